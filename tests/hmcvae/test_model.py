@@ -1,0 +1,202 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hmcvae.columns import Column, Schema
+from hmcvae.model import HVAE, Rows
+from tests.hmcvae import affine
+from tests.hmcvae.test_hierarchy import load
+
+MIXED = Schema(
+    (
+        Column("g", "gaussian"),
+        Column("c", "categorical", 4),
+        Column("b", "bernoulli"),
+        Column("l", "loggaussian"),
+    )
+)
+TARGET = Schema((Column("y", "categorical", 3),))
+
+
+def reals(num, prefix="x"):
+    return Schema(tuple(Column(f"{prefix}{i}", "gaussian") for i in range(num)))
+
+
+def mixed_rows(n=7, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 4)).astype(np.float32)
+    x[:, 1], x[:, 2] = rng.integers(0, 4, n), rng.integers(0, 2, n)
+    mask = rng.random((n, 4)) > 0.4
+    z = np.where(mask, rng.normal(size=(n, 4)), 0.0).astype(np.float32)
+    y = rng.integers(0, 3, (n, 1)).astype(np.float32)
+    y_mask = rng.random((n, 1)) > 0.4
+    mask[0], y_mask[0] = False, False
+    return jax.tree.map(jnp.asarray, Rows(x, mask, z, y, y_mask))
+
+
+def mixed_model(paper=False, layer_sizes=(3, 2)):
+    model = HVAE(
+        MIXED, TARGET, layer_sizes, 8, 6, learn_variance=not paper, paper=paper
+    )
+    return model, model.init(jax.random.key(0), mixed_rows())["params"]
+
+
+def golden_model(g, paper):
+    """The reference's affine decoder and predictor, emulated exactly by the ReLU networks."""
+    d, p, hidden = g["x"].shape[1], g["y"].shape[1], 16
+    sizes = tuple(int(n) for n in g["dims"])
+    model = HVAE(
+        reals(d), reals(p, "y"), sizes, hidden, 2,
+        variance=float(g["variance"]), learn_variance=False, paper=paper,
+    )  # fmt: skip
+    hierarchy = {}
+    for i in range(len(sizes) - 1):
+        weights = [g[f"prior{i}_{k}"] for k in ("w0", "b0", "w1", "b1")]
+        hierarchy[f"prior{i}"] = affine.relu_mlp(*weights, hidden)
+    params = {
+        "marginal": affine.identity_marginals(d, 2),
+        "hierarchy": hierarchy,
+        "decoder": affine.mlp(g["decoder_w"], g["decoder_b"], hidden),
+        "predictor": affine.mlp(g["predictor_w"], g["predictor_b"], hidden),
+    }
+    mask, y_mask = g["mask_x"].astype(bool), g["mask_y"].astype(bool)
+    rows = Rows(*(jnp.asarray(a) for a in (g["x"], mask, g["x"], g["y"], y_mask)))
+    return model, params, rows
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", ["c0", "c1"])
+@pytest.mark.parametrize(("paper", "name"), [(True, "ref"), (False, "correct")])
+def test_log_joint_and_score_match_the_reference(case, paper, name):
+    with jax.enable_x64(True):
+        g = load("hhvaem_hierarchy", f"{case}.target")
+        model, params, rows = golden_model(g, paper)
+
+        def log_joint(eps, rows):
+            return model.apply({"params": params}, eps, rows, method="log_joint").total()
+
+        chains = jax.vmap(jax.value_and_grad(log_joint), in_axes=(0, None))
+        value, score = jax.vmap(chains)(jnp.asarray(g["eps"]), rows)
+        np.testing.assert_allclose(value, g[f"logp_{name}"], rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(score, g[f"score_{name}"], rtol=1e-6, atol=1e-8)
+
+
+def linear_gaussian(num_columns=3, num_latents=2, seed=3, variance=0.1):
+    """One latent layer, z = x, affine decoder: posterior and evidence in closed form."""
+    rng = np.random.default_rng(seed)
+    weight = 0.7 * rng.normal(size=(num_columns, num_latents))
+    bias = rng.normal(size=num_columns)
+    hidden = 2 * num_columns
+    model = HVAE(
+        reals(num_columns), reals(1, "y"), (num_latents,), hidden, 2,
+        variance=variance, learn_variance=False,
+    )  # fmt: skip
+    blank = jnp.zeros((1, num_columns))
+    rows = Rows(blank, blank > 0, blank, jnp.zeros((1, 1)), jnp.zeros((1, 1), bool))
+    params = model.init(jax.random.key(seed), rows)["params"]
+    params["marginal"] = affine.identity_marginals(num_columns, 2)
+    params["decoder"] = affine.mlp(weight, bias, hidden)
+    params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
+    return model, params, weight, bias
+
+
+def exact_posterior(x, mask, weight, bias, variance):
+    """Mean and covariance of eps and log p(x_O) of the linear-Gaussian model."""
+    w = weight[mask]
+    precision = np.eye(weight.shape[1]) + w.T @ w / variance
+    cov = np.linalg.inv(precision)
+    mean = cov @ w.T @ (x[mask] - bias[mask]) / variance
+    sigma = w @ w.T + variance * np.eye(mask.sum())
+    r = x[mask] - bias[mask]
+    quadratic = r @ np.linalg.solve(sigma, r)
+    log_evidence = -0.5 * (quadratic + np.linalg.slogdet(2 * np.pi * sigma)[1])
+    return mean, cov, log_evidence
+
+
+def test_linear_gaussian_log_joint_has_the_exact_posterior_and_evidence():
+    model, params, weight, bias = linear_gaussian()
+    x, mask = np.array([0.4, -1.0, 0.7]), np.array([True, False, True])
+    mean, cov, log_evidence = exact_posterior(x, mask, weight, bias, 0.1)
+    row = Rows(jnp.asarray(x), jnp.asarray(mask), jnp.asarray(x), None, None)
+
+    def log_joint(eps):
+        return model.apply({"params": params}, eps, row, method="log_joint").total()
+
+    np.testing.assert_allclose(jax.grad(log_joint)(jnp.asarray(mean)), 0.0, atol=1e-4)
+    hessian = jax.hessian(log_joint)(jnp.asarray(mean))
+    np.testing.assert_allclose(hessian, -np.linalg.inv(cov), rtol=1e-4, atol=1e-4)
+    # log p(x) = log p(x, eps) - log p(eps | x) at any eps
+    at_mean = log_joint(jnp.asarray(mean)) + 0.5 * np.linalg.slogdet(2 * np.pi * cov)[1]
+    np.testing.assert_allclose(at_mean, log_evidence, rtol=1e-5)
+
+
+@pytest.mark.parametrize("paper", [True, False])
+@pytest.mark.parametrize("junk", [np.nan, np.inf, 3.0])
+def test_nothing_under_the_masks_can_matter(paper, junk):
+    model, params = mixed_model(paper)
+    rows = mixed_rows()
+    eps = jax.random.normal(jax.random.key(2), (7, 5))
+    spoiled = Rows(
+        jnp.where(rows.mask, rows.x, junk),
+        rows.mask,
+        jnp.where(rows.mask, rows.z, junk),
+        jnp.where(rows.y_mask, rows.y, junk),
+        rows.y_mask,
+    )
+
+    def value(params, eps, rows):
+        mean, log_var = model.apply({"params": params}, rows, method="encode")
+        joint = model.apply({"params": params}, eps, rows, method="log_joint")
+        return jnp.sum(joint.total()) + jnp.sum(mean) + jnp.sum(log_var)
+
+    clean = jax.value_and_grad(value, argnums=(0, 1))(params, eps, rows)
+    dirty = jax.value_and_grad(value, argnums=(0, 1))(params, eps, spoiled)
+    jax.tree.map(np.testing.assert_array_equal, clean, dirty)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(clean))
+
+
+def test_batch_equals_one_row_at_a_time():
+    model, params = mixed_model()
+    rows = mixed_rows()
+    eps = jax.random.normal(jax.random.key(2), (7, 5))
+    apply = lambda eps, rows: model.apply({"params": params}, eps, rows, method="log_joint").total()
+    together = apply(eps, rows)
+    alone = jnp.stack([apply(eps[i], jax.tree.map(lambda a: a[i], rows)) for i in range(7)])  # noqa: B023
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+
+def test_hidden_target_and_absent_target_are_the_same_model():
+    model, params = mixed_model()
+    rows = mixed_rows()
+    hidden = rows._replace(y_mask=jnp.zeros_like(rows.y_mask))
+    absent = rows._replace(y=None, y_mask=None)
+    eps = jax.random.normal(jax.random.key(2), (7, 5))
+    for method, args in (("encode", ()), ("log_joint", (eps,))):
+        a = model.apply({"params": params}, *args, hidden, method=method)
+        b = model.apply({"params": params}, *args, absent, method=method)
+        jax.tree.map(np.testing.assert_array_equal, tuple(a), tuple(b))
+
+
+def test_prior_is_kept_for_empty_rows_and_dropped_only_on_request():
+    rows = mixed_rows()
+    eps = jnp.ones((7, 5))
+    for paper in (False, True):
+        model, params = mixed_model(paper)
+        joint = model.apply({"params": params}, eps, rows, method="log_joint")
+        total = joint.total()[0]
+        assert (total == 0) == paper
+        if not paper:
+            np.testing.assert_allclose(total, -0.5 * 5 * (1 + np.log(2 * np.pi)), rtol=1e-6)
+
+
+def test_prediction_sees_observed_values_and_the_models_expectation_elsewhere():
+    model, params = mixed_model()
+    rows = mixed_rows()
+    h, z = jnp.zeros((7, 3)), jax.random.normal(jax.random.key(1), (7, 4))
+    base = model.apply({"params": params}, rows, h, z, method="predict")
+    assert base.shape == (7, 1, 3)
+    for i in range(4):
+        moved = model.apply({"params": params}, rows, h, z.at[:, i].add(1.0), method="predict")
+        changed = np.any(moved != base, axis=(1, 2))
+        np.testing.assert_array_equal(changed, ~np.asarray(rows.mask[:, i]))
