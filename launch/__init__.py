@@ -1,0 +1,1 @@
+"""Programs: everything with side effects (devices, files, clocks, printing) lives here."""
