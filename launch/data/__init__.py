@@ -1,0 +1,1 @@
+"""Sources of data: tables, their splits and test masks."""

