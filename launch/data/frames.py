@@ -201,7 +201,7 @@ def _refuse_mixture(name, values, mask):
     rows = [row for row in np.flatnonzero(mask) if isinstance(values[row], str)]
     is_number = [_is_number(values[row]) for row in rows]
     num_numbers = sum(is_number) + int(mask.sum()) - len(rows)
-    if rows and num_numbers > mask.sum() / 2:
+    if rows and num_numbers >= mask.sum() / 2:
         row = rows[is_number.index(False)] if False in is_number else rows[0]
         raise ValueError(
             f"column {name!r}, row {row}: {values[row]!r} is text, but {num_numbers} of the "
@@ -215,7 +215,7 @@ def _is_number(text):
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # Python reads 1_000, no file format does
 
 
 def _nearest(name, names):
