@@ -1,7 +1,8 @@
 """Splitting the columns of a mixed table by kind and putting them back in order.
 
-Columns are grouped by slices of runs of equal kind and not by gathers: on CPU the transpose of a
-gather is a scatter, several times dearer than the pads that slices transpose to.
+Columns are grouped by slices of runs of equal kind and not by gathers, whose transpose is a
+scatter: value and gradient of `likelihoods.log_prob` on 100 rows take half the time on CPU for the
+two to six runs of a usual table, and a sixth more for the fifty runs of the paper's widest one.
 """
 
 from collections.abc import Sequence

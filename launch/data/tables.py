@@ -22,7 +22,7 @@ import sklearn.datasets
 from launch.data.frames import Table, from_frame
 from launch.data.sources import SOURCES
 
-DATA_DIR = "HMCVAE_DATA_DIR"  # environment variable read where data_dir is None
+DATA_DIR = "HMCVAE_DATA_DIR"  # environment variable read where data_dir is empty
 MISSING = ("", "NaN", "nan", "NAN", "None", "none", "null", "NULL", "NA", "N/A", "<NA>")
 NAMES = ("wine", "diabetes", *SOURCES)
 
@@ -43,7 +43,7 @@ def load(
 
     Args:
       name: one of `NAMES`; wine and diabetes come with scikit-learn, the others from `data_dir`.
-      data_dir: folder with one folder a table; None reads the variable HMCVAE_DATA_DIR.
+      data_dir: folder with one folder a table; None or "" reads HMCVAE_DATA_DIR.
       paper: drop the first row of every yacht and insurance file, which the reference
         implementation takes for a header (307 rows of 308, 9820 of 9822).
       verify: compare checksums, besides shapes.
@@ -63,7 +63,7 @@ def load(
         hint = f"; did you mean {close[0]!r}?" if close else f"; use one of {', '.join(NAMES)}"
         raise ValueError(f"table {name!r} is unknown{hint}")
     source = SOURCES[name]
-    data_dir = os.environ.get(DATA_DIR, "") if data_dir is None else str(data_dir)
+    data_dir = str(data_dir or os.environ.get(DATA_DIR, ""))
     if not data_dir:
         raise FileNotFoundError(
             f"table {name!r} needs a data folder holding {_expected(source)}; set config.data.dir "
