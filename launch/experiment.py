@@ -47,8 +47,8 @@ class Experiment(NamedTuple):
     # (key, params [R, ...], data, phase name, is_last) -> (metrics name -> [R], arrays by name)
     figures: Callable[[dict, list[dict], Path], None]  # (last arrays, metrics rows, directory)
     replica_seeds: tuple[int, ...]  # R numbers that tell the replicas' random streams apart
-    rules: tuple = ()  # ((regex on a leaf's path, PartitionSpec without the replica axis), ...)
-    meta: dict = {}  # noqa: RUF012  JSON-able facts for meta.json: schema, fingerprints
+    rules: tuple  # ((regex on a leaf's path, PartitionSpec without the replica axis), ...)
+    meta: dict  # JSON-able facts for meta.json, such as the schema and the splits' fingerprints
 
 
 def stream(root: chex.PRNGKey, name: str, step: int | jax.Array) -> chex.PRNGKey:

@@ -1,0 +1,75 @@
+"""What a run leaves behind: a summary of its scores, and the facts that make them reproducible."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from launch.workdir import normalise
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "orbax-checkpoint")
+
+
+def summarise(metrics: dict) -> dict:
+    """Returns per metric the replicas' values, their mean and population standard deviation."""
+    out = {}
+    for name, values in metrics.items():
+        values = np.asarray(values, np.float64).reshape(-1)
+        out[name] = {"mean": values.mean(), "std": values.std(), "replicas": values}
+    return normalise(out)
+
+
+def format_table(summary: dict) -> str:
+    """Formats the output of `summarise` for people."""
+    if not summary:
+        return "no metrics"
+    count = len(next(iter(summary.values()))["replicas"])
+    width = max(len(name) for name in summary)
+
+    def number(value):
+        return "nan" if value is None else f"{value:.4g}"
+
+    if count == 1:
+        return "\n".join(f"{name:<{width}}  {number(s['mean'])}" for name, s in summary.items())
+    header = f"{'':<{width}}  {'mean':>10}  {'std':>10}  ({count} replicas)"
+    return "\n".join(
+        [header]
+        + [
+            f"{name:<{width}}  {number(s['mean']):>10}  {number(s['std']):>10}"
+            for name, s in summary.items()
+        ]
+    )
+
+
+def environment() -> dict:
+    """Returns the device, the versions and the commit that a result depends on."""
+    devices = jax.devices()
+    return {
+        "device": {
+            "kind": devices[0].device_kind,
+            "platform": devices[0].platform,
+            "count": len(devices),
+            "processes": jax.process_count(),
+        },
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """Hash of the checkout that this file belongs to, "+" added if files differ from it."""
+
+    def git(*words):
+        return subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *words],
+            capture_output=True, text=True, timeout=10, check=True,
+        ).stdout.strip()  # fmt: skip
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
