@@ -51,15 +51,16 @@ def run(experiment: Experiment, config, path: str | Path) -> dict:
     """
     config = ml_collections.ConfigDict(config)
     directory = workdir.open_workdir(path)
-    workdir.remember_config(directory, config.to_dict())
+    workdir.check_config(directory, config.to_dict())
     result = workdir.finished_result(directory)
     if result is not None:
         say(f"{directory}: this run is finished; its scores are in result.json")
         return result
     _check(experiment, config)
-    workdir.remember_meta(directory, experiment.meta)
     mesh = sharding.make_mesh(config.mesh, len(experiment.replica_seeds))
     is_writer = jax.process_index() == 0
+    if is_writer:
+        workdir.remember(directory, config.to_dict(), experiment.meta)
     data = sharding.put(experiment.data, sharding.replica_sharding(mesh))
     names = [phase.name for phase in experiment.phases]
     lengths = [phase.num_steps for phase in experiment.phases]

@@ -5,7 +5,6 @@ import platform
 import subprocess
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from launch.workdir import normalise
@@ -46,6 +45,8 @@ def format_table(summary: dict) -> str:
 
 def environment() -> dict:
     """Returns the device, the versions and the commit that a result depends on."""
+    import jax  # here, so that the table of a finished run is shown at once
+
     devices = jax.devices()
     return {
         "device": {

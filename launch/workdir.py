@@ -33,44 +33,49 @@ def open_workdir(workdir: str | Path) -> Path:
     return path
 
 
-def remember_config(path: Path, config: dict) -> None:
-    """Writes config.json at first; later refuses a config that differs where it matters."""
+def is_begun(path: Path) -> bool:
+    """Tells whether the directory holds a checkpoint; until then it belongs to no run."""
+    folder = path / "checkpoints"
+    return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+
+
+def check_config(path: Path, config: dict) -> None:
+    """Refuses a config other than the one the directory belongs to."""
+    if not is_begun(path):
+        return
     file = path / "config.json"
     if not file.exists():
-        if (path / "checkpoints").exists():
-            raise Refused(
-                f"{path} holds checkpoints but no config.json, so it is unknown which run made "
-                f"them; restore config.json or give another --workdir"
-            )
-        write_json(file, config)
-        return
+        raise Refused(
+            f"{path} holds checkpoints but no config.json, so it is unknown which run made them; "
+            f"restore config.json or give another --workdir"
+        )
     changed = {
         name: values
         for name, values in differences(read_json(file), normalise(config)).items()
         if not name.startswith(FREE_FIELDS)
     }
     if changed:
-        listed = "; ".join(
-            f"{name}: {old!r} there, {new!r} now" for name, (old, new) in changed.items()
-        )
+        listed = "; ".join(f"{k}: {old!r} there, {new!r} now" for k, (old, new) in changed.items())
         raise Refused(
             f"{path} belongs to a run of another config ({listed}); start it with its own config "
             f"or give another --workdir"
         )
 
 
-def remember_meta(path: Path, meta: dict) -> None:
-    """Writes meta.json at first; later refuses data other than what the run began with."""
+def remember(path: Path, config: dict, meta: dict) -> None:
+    """Writes config.json and meta.json; refuses data other than what a run began with."""
+    check_config(path, config)
     file = path / "meta.json"
-    if not file.exists():
-        write_json(file, meta)
-        return
-    changed = sorted({name.split(".")[0] for name in differences(read_json(file), normalise(meta))})
-    if changed:
-        raise Refused(
-            f"{path}: the data is not what this run began with (meta.json differs in "
-            f"{', '.join(changed)}); restore the data or give another --workdir"
-        )
+    if is_begun(path) and file.exists():
+        changed = differences(read_json(file), normalise(meta))
+        if changed:
+            names = sorted({name.split(".")[0] for name in changed})
+            raise Refused(
+                f"{path}: the data is not what this run began with (meta.json differs in "
+                f"{', '.join(names)}); restore the data or give another --workdir"
+            )
+    write_json(path / "config.json", config)
+    write_json(file, meta)
 
 
 def finished_result(path: Path) -> dict | None:
