@@ -5,6 +5,7 @@ model or its encoder, orange what HMC adds, grey what either is compared with. M
 interface with the Agg canvas: no window, no global state, safe beside a training loop.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
 from PIL import Image
 
 from launch.metrics import RESERVED
@@ -34,12 +34,24 @@ STYLE = {
     "grid.color": "#ececec",
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "figure.titlesize": 10,
+    "figure.labelsize": 9,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "lines.linewidth": 1.5,
 }
 
 
+def _styled(draw):
+    @functools.wraps(draw)
+    def styled(arrays, path):
+        with mpl.rc_context(STYLE):
+            draw(arrays, path)
+
+    return styled
+
+
+@_styled
 def imputation_scatter(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws imputed against true values of the hidden entries, one panel a column.
 
@@ -94,10 +106,9 @@ def _scatter(axis, arrays, rows, i):
         fmt="o",
         ms=2.2,
         color=MODEL,
-        ecolor=MODEL + "30",
+        ecolor=MODEL + "38",
         elinewidth=0.8,
         mew=0,
-        alpha=0.75,
         zorder=2,
     )
     axis.set(xlim=limits, ylim=limits)
@@ -126,7 +137,7 @@ def _confusion(axis, arrays, rows, i):
     axis.grid(False)
     ticks = range(0, size, -(-size // 8))
     axis.set(xticks=ticks, yticks=ticks)
-    axis.set_title(f"{_short(axis.get_title(), 14)}: {np.mean(guess == true):.0%} right")
+    axis.set_title(f"{_short(axis.get_title(), 12)}: {np.mean(guess == true):.0%} right")
     if size <= 4:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if share[row, column] > 0.55 else "black"
@@ -134,6 +145,7 @@ def _confusion(axis, arrays, rows, i):
             axis.text(column, row, f"{count:.0f}", **label)
 
 
+@_styled
 def error_by_column(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws the imputation error of every column beside that of its mean or mode.
 
@@ -168,6 +180,7 @@ def error_by_column(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     _save(figure, path)
 
 
+@_styled
 def acceptance(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws the acceptance rate of the HMC transitions during training.
 
@@ -176,19 +189,21 @@ def acceptance(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
       path: PNG to write.
     """
     rate = np.asarray(arrays["acceptance"], float)
-    rate = rate.reshape(len(rate), -1)
+    rate = rate[:, None] if rate.ndim == 1 else rate
     figure = _figure((4.6, 2.6))
     axis = figure.subplots()
     if rate.shape[1] > 1:
         axis.plot(arrays["step"], rate, color=HMC, lw=0.7, alpha=0.35)
-    mean = np.nanmean(rate, axis=1) if rate.size else rate[:, :0]
-    axis.plot(arrays["step"], mean, color=HMC, marker="o" if len(rate) < 12 else None, ms=3)
+    marker = "o" if len(rate) < 12 else None
+    axis.plot(arrays["step"], rate.mean(axis=1), color=HMC, marker=marker, ms=3)
     axis.set(xlabel="training step of the HMC phase", ylabel="acceptance rate")
+    axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
     lowest = np.nanmin(rate) if np.isfinite(rate).any() else 0.0
     axis.set_ylim(np.floor(10 * max(lowest - 0.02, 0.0)) / 10, 1.005)
     _save(figure, path)
 
 
+@_styled
 def step_sizes(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws the learned step sizes as a heat map of transition by latent dimension.
 
@@ -229,6 +244,7 @@ def step_sizes(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     _save(figure, path)
 
 
+@_styled
 def training_curves(rows: Sequence[Mapping], path: str | Path) -> None:
     """Draws every metric of training, phases one after the other.
 
@@ -239,7 +255,7 @@ def training_curves(rows: Sequence[Mapping], path: str | Path) -> None:
     """
     phases = list(dict.fromkeys(row["phase"] for row in rows))
     lengths = [max(row["step"] for row in rows if row["phase"] == phase) for phase in phases]
-    offsets = dict(zip(phases, np.cumsum([0, *lengths[:-1]]).tolist(), strict=True))
+    offsets = dict(zip(phases, np.cumsum([0, *lengths])[:-1].tolist(), strict=True))
     names = dict.fromkeys(key for row in rows for key in row if key not in RESERVED)
     names = [name for name in names if any(np.isfinite(row.get(name, np.nan)) for row in rows)]
     figure, axes = _panels(max(len(names), 1), width=3.0, height=2.1, max_columns=3)
@@ -261,7 +277,7 @@ def training_curves(rows: Sequence[Mapping], path: str | Path) -> None:
         for start in list(offsets.values())[1:]:
             axis.axvline(start, color=GRID, lw=1, zorder=0)
         _clip(axis, values)
-        axis.set_title(name)
+        axis.set(title=name, xlim=(0, sum(lengths)))
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
     figure.supxlabel("training step")
     handles = {}
@@ -277,6 +293,7 @@ def training_curves(rows: Sequence[Mapping], path: str | Path) -> None:
     _save(figure, path)
 
 
+@_styled
 def posterior_contours(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws a posterior over two latent dimensions with the encoder's Gaussian and HMC's samples.
 
@@ -294,22 +311,17 @@ def posterior_contours(arrays: Mapping[str, np.ndarray], path: str | Path) -> No
     axis.contourf(x, y, density.T, levels=np.linspace(0.02, 1.0, 12), cmap=DENSITY, extend="max")
     samples = arrays["samples"][:MAX_POINTS]
     axis.plot(*samples.T, "*", color=HMC, ms=4.5, mew=0, alpha=0.8, label="HMC samples")
-    for width in (1, 2):
-        ellipse = Ellipse(
-            arrays["encoder_mean"],
-            *(2 * width * np.asarray(arrays["encoder_std"])),
-            fill=False,
-            color=MODEL,
-            lw=1.8,
-            ls="-" if width == 1 else "--",
-            label=f"encoder, {width} std",
-        )
-        axis.add_patch(ellipse)
+    angle = np.linspace(0.0, 2.0 * np.pi, 100)
+    circle = np.stack([np.cos(angle), np.sin(angle)])
+    mean, std = (np.asarray(arrays[f"encoder_{name}"])[:, None] for name in ("mean", "std"))
+    for width, dashes in ((1, "-"), (2, "--")):
+        axis.plot(*(mean + width * std * circle), dashes, color=MODEL, label=f"encoder, {width} sd")
     axis.set(xlabel="latent 1", ylabel="latent 2", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     figure.legend(loc="outside upper center", ncols=3, columnspacing=1.2, handletextpad=0.5)
     _save(figure, path)
 
 
+@_styled
 def scores_table(rows: Sequence[tuple], path: str | Path) -> None:
     """Draws our scores beside the published ones, one panel a metric, with standard deviations.
 
@@ -341,8 +353,7 @@ def scores_table(rows: Sequence[tuple], path: str | Path) -> None:
 
 
 def _figure(size):
-    with mpl.rc_context(STYLE):
-        return Figure(size, dpi=125, layout="constrained")
+    return Figure(size, dpi=125, layout="constrained")
 
 
 def _panels(count, *, width, height, max_columns=6):
@@ -351,8 +362,7 @@ def _panels(count, *, width, height, max_columns=6):
         num_columns = -(-count // -(-count // max_columns))
     num_rows = -(-count // num_columns)
     figure = _figure((max(width * num_columns + 0.5, 3.0), height * num_rows + 0.6))
-    with mpl.rc_context(STYLE):
-        axes = figure.subplots(num_rows, num_columns, squeeze=False).reshape(-1)
+    axes = figure.subplots(num_rows, num_columns, squeeze=False).reshape(-1)
     for axis in axes[count:]:
         axis.remove()
     return figure, axes[:count]
@@ -381,6 +391,6 @@ def _clip(axis, values):
         axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
-def _short(text, limit=22):
+def _short(text, limit=20):
     text = str(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
