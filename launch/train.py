@@ -71,6 +71,9 @@ def parse(argv: list[str]) -> flags.FlagValues:
             value = config
             for part in name.split("."):
                 value = value[part]
+            if hasattr(value, "items"):
+                fields = ", ".join(f"--config.{name}.{field}" for field in value)
+                raise Refused(f"{word}: this is a group of fields; set one of {fields}") from None
             raise Refused(
                 f"{word}: expected a value of type {type(value).__name__}, such as {value!r}"
             ) from None

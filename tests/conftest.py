@@ -1,0 +1,26 @@
+"""Set-up of all tests: the CPU unless told otherwise, and compiled programs kept between runs."""
+
+import os
+from pathlib import Path
+
+_CACHE = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
+
+# Before jax is imported; processes that the tests start inherit them.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and jax.default_backend() == "cpu":
+        pytest.skip("needs an accelerator: run with JAX_PLATFORMS=cuda or tpu")
