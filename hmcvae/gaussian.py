@@ -1,4 +1,4 @@
-"""Diagonal Gaussians, as Distrax distributions that are safe to build inside `jit`, `vmap` and `grad`.
+"""Diagonal Gaussians, as Distrax distributions that are safe inside `jit`, `vmap` and `grad`.
 
 `distrax.MultivariateNormalDiag` is avoided on purpose: it loses the gradient of its scale when
 the object itself is differentiated and retraces when it is passed to a compiled function.
@@ -20,5 +20,5 @@ def standard_normal_log_prob(eps: jax.Array) -> jax.Array:
 
 
 def kl_to_standard_normal(mean: jax.Array, log_var: jax.Array) -> jax.Array:
-    """Computes KL(N(mean, exp(log_var)) || N(0, 1)) of each dimension in nats: [..., d] -> [..., d]."""
+    """Computes KL(N(mean, exp(log_var)) || N(0, 1)) of each dimension in nats: [..., d]."""
     return 0.5 * (mean**2 + jnp.exp(log_var) - log_var - 1.0)

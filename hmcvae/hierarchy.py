@@ -90,8 +90,8 @@ def kl_weights(
 ) -> jax.Array:
     """Computes the weight gamma_l of every layer's KL at one moment of training.
 
-    While `clock < balance_steps`, gamma_l is proportional to d_l times the batch mean of KL_l (layers
-    that already carry information may carry more); afterwards it is one. While
+    While `clock < balance_steps`, gamma_l is proportional to d_l times the batch mean of KL_l
+    (layers that already carry information may carry more); afterwards it is one. While
     `clock < anneal_steps`, it is also multiplied by clock / anneal_steps.
 
     Args:

@@ -1,9 +1,9 @@
 """The D one-column VAEs of the mixed-type models, as one stacked module trained in one step.
 
 Column d has a scalar latent z_d ~ N(0, 1), an encoder (C_d + 1) -> hidden -> 2 that sees the
-column's value and its mask, and a decoder 1 -> hidden -> C_d (hhvaem.md, section 1.6). Every weight
-carries a leading axis D, and columns with fewer than C = max_d C_d outputs leave the rest unused, so
-training the stack is training D separate models.
+column's value and its mask, and a decoder 1 -> hidden -> C_d (hhvaem.md, section 1.6). Every
+weight carries a leading axis D, and columns with fewer than C = max_d C_d outputs leave the rest
+unused, so training the stack is training D separate models.
 """
 
 from typing import NamedTuple
@@ -127,7 +127,7 @@ class MarginalVAEs(nn.Module):
 
 
 def floored_log_var(raw_log_var: jax.Array) -> jax.Array:
-    """Computes log(MIN_VAR + exp(raw)): a learned log variance that cannot fall through the floor."""
+    """Computes log(MIN_VAR + exp(raw)), a learned log variance with a floor."""
     return jnp.logaddexp(raw_log_var, np.log(MIN_VAR))
 
 

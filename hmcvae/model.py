@@ -202,13 +202,13 @@ class HVAE(nn.Module):
         return LogJoint(x_term, jnp.sum(y_term, axis=-1), prior)
 
     def log_prob_y(self, theta, y, y_mask, pos_weight=None) -> jax.Array:
-        """Computes log p(y_p | theta) in nats of standardised units, zero where hidden: [..., P]."""
+        """Computes log p(y_p | theta) [..., P] in nats of standardised units, zero where hidden."""
         return likelihoods.log_prob(
             self.target, theta, y, y_mask, log_var=self.log_var_y, pos_weight=pos_weight
         )
 
     def log_prob_x(self, theta, x, mask, pos_weight=None) -> jax.Array:
-        """Computes log p(x_d | theta_d) in nats of standardised units, zero outside mask: [..., D]."""
+        """Computes log p(x_d | theta_d) [..., D], nats of standardised units, zero if masked."""
         return likelihoods.log_prob(
             self.schema, theta, x, mask, log_var=self.marginal.log_var, pos_weight=pos_weight
         )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 
 def uniform_fan_in(fan_in):
-    """Returns an initialiser U(+-1/sqrt(fan_in)); `fan_in` broadcasts against the shape asked for."""
+    """Returns an initialiser U(+-1/sqrt(fan_in)); `fan_in` broadcasts against the shape."""
 
     def init(key, shape, dtype=jnp.float32):
         bound = 1.0 / jnp.sqrt(jnp.asarray(fan_in, dtype))

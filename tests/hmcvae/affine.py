@@ -1,4 +1,4 @@
-"""Parameters under which the library's ReLU networks are exactly affine: oracles have closed forms."""
+"""Parameters under which the ReLU networks are exactly affine, for closed-form oracles."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def linear(weight, bias):
 
 
 def identity_marginals(num_columns, hidden):
-    """Parameters of MarginalVAEs whose encoder gives mean x and log variance -30, decoder theta = z."""
+    """Parameters of MarginalVAEs: the encoder gives mean x, log variance -30, the decoder z."""
     p = {
         "encoder_w0": np.zeros((num_columns, 2, hidden)),
         "encoder_b0": np.zeros((num_columns, hidden)),

@@ -57,9 +57,7 @@ def test_stack_trains_like_separate_models():
 
     np.testing.assert_allclose(
         bound(module, params, x, mask, noise, beta),
-        -jnp.sum(
-            module.apply({"params": params}, key, x, mask, beta=beta, method="bound").bound
-        ),
+        -jnp.sum(module.apply({"params": params}, key, x, mask, beta=beta, method="bound").bound),
         rtol=1e-5,
     )
 
@@ -131,7 +129,7 @@ def test_column_that_nobody_observed_contributes_nothing():
 
 
 def test_initial_weights_are_bounded_by_each_columns_own_fan_in():
-    module, params = full_init(SCHEMA)
+    _, params = full_init(SCHEMA)
     for i, column in enumerate(SCHEMA.columns):
         bound = 1 / np.sqrt(column.num_classes + 1)
         assert np.abs(params["encoder_w0"][i]).max() <= bound

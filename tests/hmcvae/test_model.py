@@ -36,9 +36,7 @@ def mixed_rows(n=7, seed=0):
 
 
 def mixed_model(paper=False, layer_sizes=(3, 2)):
-    model = HVAE(
-        MIXED, TARGET, layer_sizes, 8, 6, learn_variance=not paper, paper=paper
-    )
+    model = HVAE(MIXED, TARGET, layer_sizes, 8, 6, learn_variance=not paper, paper=paper)
     return model, model.init(jax.random.key(0), mixed_rows())["params"]
 
 

@@ -1,0 +1,288 @@
+"""Objectives of the three stages of training, with gradients routed by `stop_gradient`.
+
+Stage 1 fits the one-column VAEs (`marginal_loss`), stage 2 the dependency VAE by its evidence
+bound (`elbo_loss`), stage 3 everything jointly (`hmc_loss`): the encoder by the bound, decoder,
+hierarchy, predictor and step sizes by E[log p(z_O, y_O, eps_T)] at the end of the chain, the
+inflation of the chain's start by a Stein discrepancy (Algorithm 1 of Peis et al. 2022; hhvaem.md,
+sections 2 to 4).
+One scalar carries the three losses of stage 3, so one `value_and_grad` serves all groups.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from hmcvae import hmc, stein
+from hmcvae.gaussian import diag_normal
+from hmcvae.hierarchy import kl_by_layer, kl_weights, per_dimension
+from hmcvae.model import HVAE, Rows
+
+
+class Schedule(NamedTuple):
+    """How the KL terms are weighted, and how long chains are."""
+
+    balance_steps: int = 1000
+    anneal_steps: int = 1000
+    clock_rate: int = 1  # clock ticks per step; the published two-layer models tick twice
+    num_leapfrog: int = 5
+    num_chains_stein: int = 30
+    stein_every: int = 10
+    gradient: str = "detached"  # of the chain to its step sizes: see hmc.run
+
+
+def init_hmc(key, model: HVAE, num_transitions: int) -> dict:
+    """Draws log step sizes [T, d_tot] from log U(0.02, 0.05); inflation starts at one.
+
+    Args:
+      key: PRNG key.
+      model: gives the sizes of the layers.
+      num_transitions: T.
+
+    Returns:
+      The parameter group "hmc": log_step_size [T, d_tot], log_inflation [J].
+    """
+    shape = (num_transitions, model.num_latents)
+    return {
+        "log_step_size": jnp.log(jax.random.uniform(key, shape, minval=0.02, maxval=0.05)),
+        "log_inflation": jnp.zeros(len(model.layer_sizes)),
+    }
+
+
+def random_mask(key, mask, y_mask, *, max_missing: float = 0.99):
+    """Hides each entry of a row with that row's own probability rho ~ U(0, max_missing).
+
+    Args:
+      key: PRNG key.
+      mask: [B, D] observed entries of x.
+      y_mask: [B, P] observed entries of y.
+      max_missing: upper end of rho.
+
+    Returns:
+      Masks of the same shapes, subsets of the ones given.
+    """
+    key_rate, key_entry = jax.random.split(key)
+    rho = max_missing * jax.random.uniform(key_rate, (mask.shape[0], 1))
+    both = jnp.concatenate([mask, y_mask], axis=-1)
+    both = both & (jax.random.uniform(key_entry, both.shape) > rho)
+    return both[:, : mask.shape[-1]], both[:, mask.shape[-1] :]
+
+
+def marginal_loss(key, model: HVAE, params, x, mask, *, beta, pos_weight=None):
+    """Computes the sum over columns of the negative one-column bounds, and metrics by name."""
+    terms = model.apply(
+        {"params": params}, key, x, mask, beta=beta, pos_weight=pos_weight, method="marginal_bound"
+    )
+    loss = -jnp.sum(terms.bound)
+    return loss, {"loss": loss, "log_lik": jnp.mean(terms.log_likelihood), "kl": jnp.mean(terms.kl)}
+
+
+def elbo_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, pos_weight_y=None):
+    """Computes the negative evidence bound of the dependency VAE, with one sample per row.
+
+    -E_q[log p(z_O | eps) + log p(y_O | x_hat, eps)] + sum_l gamma_l KL(q(eps_l) || N(0, I)),
+    averaged over rows; gamma from `hierarchy.kl_weights`.
+
+    Args:
+      key: PRNG key.
+      model: the module.
+      params: its parameters.
+      rows: [B, ...].
+      step: steps since the start of stage 2, the first is 0.
+      schedule: weighting of the KL terms.
+      pos_weight_y: [P] or None.
+
+    Returns:
+      Loss in nats per row, and metrics by name.
+    """
+    key_eps, key_noise = jax.random.split(key)
+    mean, log_var = model.apply({"params": params}, rows, method="encode")
+    eps = diag_normal(mean, log_var).sample(seed=key_eps)
+    noise = jax.random.normal(key_noise, rows.z.shape) if model.paper else None
+    joint = model.apply(
+        {"params": params}, eps, rows, noise=noise, pos_weight_y=pos_weight_y, method="log_joint"
+    )
+    kl = kl_by_layer(mean, log_var, model.layer_sizes)  # [B, J]
+    average = jnp.mean
+    if model.paper:
+        kl = jnp.where(rows.is_observed()[:, None], kl, 0.0)
+        average = _nonzero_mean
+    if len(model.layer_sizes) > 1:
+        weights = kl_weights(
+            kl,
+            1.0 + schedule.clock_rate * step,
+            model.layer_sizes,
+            balance_steps=schedule.balance_steps,
+            anneal_steps=schedule.anneal_steps,
+            paper=model.paper,
+        )
+    else:
+        weights = jnp.ones(1)
+    loss = -average(joint.x + joint.y - kl @ weights)
+    metrics = {"loss": loss, "log_lik_x": jnp.mean(joint.x), "log_lik_y": jnp.mean(joint.y)}
+    return loss, metrics | {f"kl_{i + 1}": v for i, v in enumerate(jnp.mean(kl, axis=0))}
+
+
+def log_density(eps, model: HVAE, params, row: Rows, pos_weight_y=None, noise_key=None):
+    """Computes log p(z_O, y_O, eps) of one row, the target of HMC: a scalar, in nats.
+
+    With a `noise_key` (`paper`), z inside the imputed row carries new noise at every point at which
+    the density is evaluated, as in the published sampler; the noise is a function of the point.
+    """
+    noise = None
+    if noise_key is not None and row.y is not None:
+        point = jax.lax.bitcast_convert_type(jnp.sum(eps).astype(jnp.float32), jnp.uint32)
+        noise = jax.random.normal(jax.random.fold_in(noise_key, point), row.z.shape)
+    joint = model.apply(
+        {"params": params}, eps, row, noise=noise, pos_weight_y=pos_weight_y, method="log_joint"
+    )
+    return joint.total()
+
+
+def sample_chain(
+    key, model: HVAE, params, hmc_params, row: Rows, mean, log_var, *, schedule, **options
+):
+    """Runs one chain for one row, from the inflated encoder Gaussian through T transitions.
+
+    Args:
+      key: PRNG key.
+      model: the module.
+      params: its parameters, held constant along the chain.
+      hmc_params: log_step_size [T, d_tot], log_inflation [J].
+      row: one row, without a leading axis.
+      mean: [d_tot] mean of q(eps | row).
+      log_var: [d_tot] log variance of q(eps | row).
+      schedule: chain length and gradient mode.
+      **options: pos_weight_y, and `gradient` in place of the schedule's.
+
+    Returns:
+      hmc.Chain.
+    """
+    pos_weight_y = options.pop("pos_weight_y", None)
+    key_start, key_chain, key_noise = jax.random.split(key, 3)
+    log_inflation = per_dimension(hmc_params["log_inflation"], model.layer_sizes)
+    start = hmc.inflate(key_start, mean, log_var, log_inflation)
+
+    def target(eps, params, row, pos_weight_y, noise_key):
+        return log_density(eps, model, params, row, pos_weight_y, noise_key)
+
+    return hmc.run(
+        key_chain,
+        start,
+        target,
+        hmc_params["log_step_size"],
+        params,
+        row,
+        pos_weight_y,
+        key_noise if model.paper else None,
+        num_leapfrog=schedule.num_leapfrog,
+        gradient=options.get("gradient", schedule.gradient),
+    )
+
+
+def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, pos_weight_y=None):
+    """Computes the three losses of stage 3 as one scalar whose gradient each group sees its own of.
+
+    Encoder: the evidence bound. Decoder, hierarchy, predictor and step sizes:
+    -E[log p(z_O, y_O, eps_T)] with eps_T from `sample_chain`. Inflation, every `stein_every`-th
+    step: the max-sliced kernelised Stein discrepancy of `num_chains_stein` fresh chains per row.
+
+    Args:
+      key: PRNG key.
+      model: the module.
+      params: its parameters and the group "hmc".
+      rows: [B, ...].
+      step: steps since the start of stage 3, the same for all replicas.
+      schedule: chain lengths, Stein chains, KL weights (the KL clock has run out by this stage).
+      pos_weight_y: [P] or None.
+
+    Returns:
+      Loss in nats per row, and metrics by name.
+    """
+    key_elbo, key_chain, key_stein, key_noise = jax.random.split(key, 4)
+    frozen = jax.lax.stop_gradient(params)
+    settled = schedule._replace(balance_steps=0, anneal_steps=0)
+    elbo, metrics = elbo_loss(
+        key_elbo,
+        model,
+        {**frozen, "encoder": params["encoder"]},
+        rows,
+        step,
+        schedule=settled,
+        pos_weight_y=pos_weight_y,
+    )
+    mean, log_var = model.apply({"params": frozen}, rows, method="encode")
+
+    def chains(key, hmc_params, num, gradient):
+        def one(key, row, mean, log_var):
+            return sample_chain(
+                key, model, frozen, hmc_params, row, mean, log_var,
+                schedule=schedule, pos_weight_y=pos_weight_y, gradient=gradient,
+            )  # fmt: skip
+
+        keys = jax.random.split(key, (rows.z.shape[0], num))
+        many = jax.vmap(jax.vmap(one, in_axes=(0, None, None, None)))
+        return many(keys, rows, mean, log_var)
+
+    steps = {
+        "log_step_size": params["hmc"]["log_step_size"],
+        "log_inflation": frozen["hmc"]["log_inflation"],
+    }
+    chain = jax.tree.map(lambda a: a[:, 0], chains(key_chain, steps, 1, schedule.gradient))
+    trained = {**params, "encoder": frozen["encoder"], "marginal": frozen["marginal"]}
+    noise = jax.random.normal(key_noise, rows.z.shape) if model.paper else None
+    joint = model.apply(
+        {"params": trained},
+        chain.position,
+        rows,
+        noise=noise,
+        pos_weight_y=pos_weight_y,
+        method="log_joint",
+    ).total()
+    objective = (_nonzero_mean if model.paper else jnp.mean)(joint)
+
+    def discrepancy(log_inflation):
+        scale = {"log_step_size": frozen["hmc"]["log_step_size"], "log_inflation": log_inflation}
+        many = chains(key_stein, scale, schedule.num_chains_stein, "detached")
+        # `paper` and default agree on the published bandwidth: the scale is learned against it
+        return jnp.mean(jax.vmap(stein.sksd)(many.position, many.score))
+
+    sksd = jax.lax.cond(
+        step % schedule.stein_every == 0,
+        discrepancy,
+        lambda log_inflation: jnp.zeros(()),
+        params["hmc"]["log_inflation"],
+    )
+    metrics = {f"elbo_{k}": v for k, v in metrics.items()} | {
+        "loss": elbo - objective,
+        "log_joint": objective,
+        "acceptance": jnp.mean(chain.info.accept_prob),
+        "divergences": jnp.mean(chain.info.is_divergent.astype(jnp.float32)),
+        "sksd": sksd * schedule.stein_every,
+        "step_size": jnp.mean(jnp.exp(params["hmc"]["log_step_size"])),
+        "inflation": jnp.mean(jnp.exp(params["hmc"]["log_inflation"])),
+    }
+    return elbo - objective + sksd, metrics
+
+
+def labels(params: chex.ArrayTree) -> dict:
+    """Names the parameter group of every leaf: the label of `optax.partition`.
+
+    Groups: "marginal", "encoder", "generative" (decoder, hierarchy, predictor, variances), "step"
+    (log step sizes), "scale" (log inflation).
+    """
+    named = {"marginal": "marginal", "encoder": "encoder"}
+
+    def label(path, _):
+        top = path[0].key
+        if top == "hmc":
+            return "step" if path[1].key == "log_step_size" else "scale"
+        return named.get(top, "generative")
+
+    return jax.tree_util.tree_map_with_path(label, params)
+
+
+def _nonzero_mean(values):
+    """Mean of the entries that are not exactly zero: how the published losses drop empty rows."""
+    return jnp.sum(values) / jnp.maximum(jnp.sum(values != 0), 1)

@@ -1,0 +1,210 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hmcvae import columns, likelihoods, objectives, predict
+from hmcvae.columns import Column, Schema
+from hmcvae.model import Rows
+from tests.hmcvae.test_hierarchy import load
+from tests.hmcvae.test_model import exact_posterior, linear_gaussian, mixed_model, mixed_rows
+
+
+def reduce(logs, missing):
+    """Paper score, joint and marginal log probabilities per missing column, means over rows."""
+    count = missing.sum(axis=1)
+    has = count > 0
+    joint = predict.log_mean_exp(logs["joint_x"]) / np.maximum(count, 1)
+    marginal = np.where(missing, predict.log_mean_exp(logs["marginal_x"]), 0).sum(axis=1)
+    return (
+        np.mean(predict.log_mean_exp(logs["paper_x"])[has]),
+        np.mean(joint[has]),
+        np.mean((marginal / np.maximum(count, 1))[has]),
+    )
+
+
+KINDS = {
+    "plain.x_gaussian.y_gaussian": ("gaussian", "gaussian"),
+    "plain.x_bernoulli.y_categorical": ("bernoulli", "categorical"),
+    "plain.x_gaussian.y_bernoulli": ("gaussian", "bernoulli"),
+}
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", ["c0", "c1"])
+@pytest.mark.parametrize("group", KINDS)
+def test_scores_of_one_likelihood_for_all_match_the_reference(case, group):
+    with jax.enable_x64(True):
+        g = load("hhvaem_metrics", f"{case}.{group}")
+        kind_x, kind_y = KINDS[group]
+        classes = g["theta_y"].shape[-1] if kind_y == "categorical" else 1
+        schema = Schema(tuple(Column(f"x{i}", kind_x) for i in range(g["x"].shape[1])))
+        num_y = g["y"].shape[1]
+        target = Schema(tuple(Column(f"y{i}", kind_y, classes) for i in range(num_y)))
+        theta_x = np.moveaxis(g["theta_x"], 1, 0)[..., None]  # [S, B, D, 1]
+        theta_y = np.moveaxis(g["theta_y"], 1, 0)
+        theta_y = theta_y[:, :, None, :] if kind_y == "categorical" else theta_y[..., None]
+        shown, log_var = g["mask"].astype(bool), np.log(float(g["variance"]))
+        everything = np.ones_like(shown)
+        lp_x = likelihoods.log_prob(schema, theta_x, g["x"], everything, log_var=log_var)
+        y, known_y = g["y"], np.ones(g["y"].shape, bool)
+        if kind_y == "gaussian":  # stored in raw units
+            scaler = columns.Scaler(g["mean_y"][0], g["std_y"][0])
+            y = columns.transform(target, scaler, y, known_y)
+        lp = lambda w: likelihoods.log_prob(
+            target, theta_y, y, known_y, log_var=log_var, pos_weight=w
+        )
+        weight = np.full(num_y, g["pos_weight_y"])
+        logs = predict.row_log_scores(lp_x, lp_x, lp(weight), lp(None), ~shown, shown)
+        paper, joint, marginal = reduce(logs, ~shown)
+        np.testing.assert_allclose(paper, g["ll_xu_ref"], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(joint, g["ll_xu_joint_correct"], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(marginal, g["ll_xu_marginal_correct"], rtol=1e-6, atol=1e-6)
+        y_paper, y_proper = (predict.log_mean_exp(logs[k]) for k in ("paper_y", "joint_y"))
+        np.testing.assert_allclose(y_paper.mean(), g["ll_y_ref"], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(y_proper.mean(), g["ll_y_correct"], rtol=1e-6, atol=1e-6)
+        if kind_y == "gaussian":
+            jacobian = likelihoods.log_jacobian(target, scaler, g["y"]).sum(axis=-1)
+            raw = (y_proper + jacobian).mean()
+            np.testing.assert_allclose(raw, g["ll_y_original_units_correct"], rtol=1e-6)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", ["c0", "c1"])
+def test_scores_of_mixed_columns_match_the_reference(case):
+    with jax.enable_x64(True):
+        g = load("hhvaem_metrics", f"{case}.mixed")
+        schema = Schema(
+            (
+                Column("a", "gaussian"),
+                Column("b", "loggaussian"),
+                Column("c", "categorical", 3),
+                Column("d", "bernoulli"),
+                Column("e", "gaussian"),
+            )
+        )
+        z = np.moveaxis(g["z"], 1, 0)  # [S, B, D]
+        theta = np.zeros((*z.shape, 3))
+        for i in range(5):
+            out = z[..., i, None] @ g[f"weight{i}"].T + g[f"bias{i}"]
+            theta[..., i, : out.shape[-1]] = out
+        shown, log_var = g["mask"].astype(bool), np.log(float(g["variance"]))
+        everything = np.ones_like(shown)
+        lp = lambda w: likelihoods.log_prob(
+            schema, theta, g["x"], everything, log_var=log_var, pos_weight=w
+        )
+        weighted, proper = lp(np.full(5, g["pos_weight"])), lp(None)
+        blank = np.zeros((*z.shape[:2], 1))
+        logs = predict.row_log_scores(weighted, proper, blank, blank, ~shown, shown)
+        paper, joint, marginal = reduce(logs, ~shown)
+        np.testing.assert_allclose(paper, g["ll_xu_ref"], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(joint, g["ll_xu_joint_correct"], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(marginal, g["ll_xu_marginal_correct"], rtol=1e-6, atol=1e-6)
+
+
+def test_printed_values_of_the_three_definitions():
+    density = np.log(np.array([[[0.1, 0.2, 0.4]], [[0.3, 0.3, 0.2]]]))
+    missing = np.ones((1, 3), bool)
+    logs = predict.row_log_scores(density, density, density, density, missing, ~missing)
+    expected = (-1.465177, -1.447602, -1.399902)
+    np.testing.assert_allclose(reduce(logs, missing), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_missing", [1, 4])
+def test_paper_score_is_never_above_the_joint(num_missing):
+    rng = np.random.default_rng(num_missing)
+    density = rng.normal(size=(6, 9, 4)) * 2
+    missing = np.arange(4) < num_missing
+    missing = np.broadcast_to(missing, (9, 4))
+    logs = predict.row_log_scores(density, density, density, density, missing, ~missing)
+    paper = predict.log_mean_exp(logs["paper_x"])
+    joint = predict.log_mean_exp(logs["joint_x"]) / num_missing
+    assert np.all(paper <= joint + 1e-6)
+    if num_missing == 1:
+        np.testing.assert_allclose(paper, joint, rtol=1e-5)
+
+
+SCHEDULE = objectives.Schedule(num_leapfrog=5)
+
+
+def test_hmc_posterior_of_the_linear_gaussian_model_is_exact():
+    """A poor encoder is mended by the chain: moments within four standard errors."""
+    model, params, weight, bias = linear_gaussian()
+    x = jnp.array([[0.4, -1.0, 0.7], [1.0, 0.0, 0.0]], jnp.float32)
+    mask = jnp.array([[True, False, True], [False, False, False]])
+    steps = jnp.log(jnp.full((30, 2), 0.18))
+    params = {**params, "hmc": {"log_step_size": steps, "log_inflation": jnp.zeros(1)}}
+    num = 4000
+    posterior = jax.jit(
+        lambda key: predict.sample_posterior(
+            key, model, params, x, mask, num_samples=num, schedule=SCHEDULE
+        )
+    )(jax.random.key(0))
+    assert posterior.eps.shape == (num, 2, 2)
+    for row in range(2):
+        mean, cov, _ = exact_posterior(np.asarray(x[row]), np.asarray(mask[row]), weight, bias, 0.1)
+        draws = np.asarray(posterior.eps[:, row], np.float64)
+        error = 4 * np.sqrt(np.diag(cov) / num)
+        assert np.all(np.abs(draws.mean(axis=0) - mean) < error)
+        np.testing.assert_allclose(np.cov(draws.T), cov, atol=0.1 * np.diag(cov).max())
+    assert np.all(posterior.divergence == 0)
+
+
+def test_imputation_keeps_observed_entries_bit_for_bit_and_hidden_values_out():
+    model, params = mixed_model()
+    params = {**params, "hmc": objectives.init_hmc(jax.random.key(5), model, 2)}
+    rows = mixed_rows()
+    scaler = columns.Scaler(jnp.array([0.3, 0, 0, 1.0]), jnp.array([2.0, 1, 1, 0.5]))
+    x = rows.x.at[:, 3].set(jnp.abs(rows.x[:, 3]))
+
+    def impute(x):
+        return predict.impute(
+            jax.random.key(1), model, params, scaler, x, rows.mask,
+            num_samples=3, schedule=SCHEDULE,
+        )  # fmt: skip
+
+    out = impute(x)
+    assert out.shape == (3, 7, 4)
+    seen = np.broadcast_to(rows.mask, out.shape)
+    np.testing.assert_array_equal(out[seen], np.broadcast_to(x, out.shape)[seen])
+    np.testing.assert_array_equal(out, impute(jnp.where(rows.mask, x, jnp.nan)))
+    assert set(np.unique(out[..., 1])) <= {0, 1, 2, 3}
+    assert set(np.unique(out[..., 2])) <= {0, 1}
+    assert np.all(out[..., 3][~seen[..., 3]] >= 0)
+
+
+def test_scores_do_not_see_what_they_score():
+    """Averages and acceptance are the same whatever the hidden truth is; log scores are not."""
+    model, params = mixed_model()
+    params = {**params, "hmc": objectives.init_hmc(jax.random.key(5), model, 2)}
+    rows = mixed_rows()
+    known = jnp.ones_like(rows.mask)
+    scaler = columns.Scaler(jnp.zeros(4), jnp.ones(4))
+    scaler_y = columns.Scaler(jnp.zeros(1), jnp.ones(1))
+
+    def run(x, y):
+        test = predict.TestRows(x, rows.mask, known, y, jnp.ones_like(rows.y_mask))
+        return predict.score(
+            jax.random.key(0), model, params, scaler, scaler_y, test,
+            num_samples=6, chunk=3, schedule=SCHEDULE,
+        )  # fmt: skip
+
+    a = run(rows.x, rows.y)
+    b = run(jnp.where(rows.mask, rows.x, 1.0), (rows.y + 1) % 3)
+    for name in ("x_mean", "theta", "probs", "y_mean", "y_probs", "acceptance"):
+        np.testing.assert_array_equal(a[name], b[name])
+    assert np.any(a["joint_x"] != b["joint_x"])
+    assert np.any(a["joint_y"] != b["joint_y"])
+
+
+def test_gaussian_posterior_is_used_when_there_is_no_chain():
+    model, params, *_ = linear_gaussian()
+    x, mask = jnp.zeros((2, 3)), jnp.ones((2, 3), bool)
+    posterior = predict.sample_posterior(
+        jax.random.key(0), model, params, x, mask, num_samples=2000, schedule=SCHEDULE
+    )
+    rows = Rows(x, mask, x, None, None)
+    mean, log_var = model.apply({"params": params}, rows, method="encode")
+    error = 5 * np.exp(0.5 * np.asarray(log_var)) / np.sqrt(2000)
+    assert np.all(np.abs(posterior.eps.mean(axis=0) - mean) < error)
+    np.testing.assert_array_equal(posterior.acceptance, 1.0)
