@@ -22,8 +22,6 @@ import orbax.checkpoint as ocp
 
 from launch.workdir import Refused
 
-ITEMS = ("state", "note")
-
 
 class Checkpoints:
     """The checkpoints of one working directory; used as a context manager."""
@@ -39,7 +37,8 @@ class Checkpoints:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(directory, options=options, item_names=ITEMS)
+        handlers = {"state": ocp.StandardCheckpointHandler(), "note": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
 
     def __enter__(self):
         """Returns itself."""

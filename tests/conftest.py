@@ -3,24 +3,28 @@
 import os
 from pathlib import Path
 
+import pytest
+
 _CACHE = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
 
-# Before jax is imported; processes that the tests start inherit them.
+# Before anything imports jax; processes that the tests start inherit them.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import jax
-import pytest
-
 
 @pytest.fixture
 def key():
+    import jax
+
     return jax.random.key(0)
 
 
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("gpu") and jax.default_backend() == "cpu":
-        pytest.skip("needs an accelerator: run with JAX_PLATFORMS=cuda or tpu")
+    if item.get_closest_marker("gpu"):
+        import jax
+
+        if jax.default_backend() == "cpu":
+            pytest.skip("needs an accelerator: run with JAX_PLATFORMS=cuda or tpu")

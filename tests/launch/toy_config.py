@@ -1,6 +1,6 @@
 """Settings of the toy experiment; `:three` trains three replicas.
 
-  python -m launch.train --config=tests/launch/toy_config.py --workdir=<dir>
+python -m launch.train --config=tests/launch/toy_config.py --workdir=<dir>
 """
 
 import ml_collections

@@ -1,0 +1,70 @@
+"""Runs of the toy experiment, for several test files."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from launch import loop, metrics
+from tests.launch import toy, toy_config
+
+ROOT = Path(__file__).parents[2]
+CONFIG = "--config=tests/launch/toy_config.py"
+
+
+def config(variant="", **changes):
+    """The toy config with fields changed; `loop__keep=3` reaches into a group."""
+    out = toy_config.get_config(variant)
+    for name, value in changes.items():
+        group, _, field = name.rpartition("__")
+        (out[group] if group else out)[field] = value
+    return out
+
+
+def train(path, variant="", **changes):
+    settings = config(variant, **changes)
+    return loop.run(toy.make(settings), settings, path)
+
+
+def state(path, variant="", **changes):
+    settings = config(variant, **changes)
+    restored, note = loop.load(toy.make(settings), settings, path)
+    return jax.tree.map(np.asarray, restored), note
+
+
+def rows(path):
+    """Rows of metrics.jsonl without the one field that a clock decides."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in metrics.read_rows(path)]
+
+
+def assert_same_run(path, other, variant=""):
+    """The two directories hold the same training, bit for bit."""
+    (left, note), (right, other_note) = state(path, variant), state(other, variant)
+    assert (note["phase"], note["step"]) == (other_note["phase"], other_note["step"])
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+    assert rows(path) == rows(other)
+
+
+def arrays(path):
+    with np.load(path / "arrays" / "main.npz") as stored:
+        return dict(stored)
+
+
+def start(*arguments, command=("-m", "launch.train"), num_devices=1):
+    """Starts a program in a process of its own."""
+    flags = f"--xla_force_host_platform_device_count={num_devices}"
+    return subprocess.Popen(
+        [sys.executable, *command, *arguments],
+        cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
