@@ -410,7 +410,7 @@ def _as_table(name, values, position):
     leaves, structure = jax.tree.flatten(position)
     given, given_structure = jax.tree.flatten(values)
     if given_structure != structure:
-        if len(given) != 1 or jnp.ndim(given[0]) != 1:
+        if given_structure != jax.tree.structure(0) or jnp.ndim(values) != 1:
             raise ValueError(
                 f"{name} has structure {given_structure}, but the position has {structure}; give a "
                 f"tree like the position or one array [T]"
