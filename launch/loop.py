@@ -16,11 +16,21 @@ import jax
 import ml_collections
 import numpy as np
 
-from launch import report, sharding, steps, workdir
+from launch import report, sharding, steps
 from launch.checkpoints import Checkpoints
 from launch.experiment import Experiment, TrainState, stream
 from launch.metrics import Progress, Recorder, read_rows, say, truncate_rows
-from launch.workdir import Refused
+from launch.workdir import (
+    Refused,
+    check_config,
+    finished_result,
+    normalise,
+    open_workdir,
+    read_json,
+    remember,
+    write_atomic,
+    write_json,
+)
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -36,7 +46,7 @@ class Stopped(Exception):
         self.signum = signum
 
 
-def run(experiment: Experiment, config, path: str | Path) -> dict:
+def run(experiment: Experiment, config, workdir: str | Path) -> dict:
     """Trains an experiment in a working directory, or goes on where it was cut off.
 
     Args:
@@ -44,23 +54,24 @@ def run(experiment: Experiment, config, path: str | Path) -> dict:
       config: has `seed`, `loop` (steps_per_dispatch, log_every, checkpoint_every, keep) and `mesh`
         (replica, data, model); all of it is stored in config.json and must be the same when the
         run is started again (`workdir.FREE_FIELDS` excepted).
-      path: the working directory, shared by all processes.
+      workdir: the working directory, shared by all processes.
 
     Returns:
       What result.json holds. A finished run returns at once.
     """
     config = ml_collections.ConfigDict(config)
-    directory = workdir.open_workdir(path)
-    workdir.check_config(directory, config.to_dict())
-    result = workdir.finished_result(directory)
+    directory = open_workdir(workdir)
+    check_config(directory, config.to_dict())
+    result = finished_result(directory)
     if result is not None:
         say(f"{directory}: this run is finished; its scores are in result.json")
         return result
     _check(experiment, config)
     mesh = sharding.make_mesh(config.mesh, len(experiment.replica_seeds))
     is_writer = jax.process_index() == 0
+    tell = say if is_writer else lambda message: None
     if is_writer:
-        workdir.remember(directory, config.to_dict(), experiment.meta)
+        remember(directory, config.to_dict(), experiment.meta)
     data = sharding.put(experiment.data, sharding.replica_sharding(mesh))
     names = [phase.name for phase in experiment.phases]
     lengths = [phase.num_steps for phase in experiment.phases]
@@ -80,7 +91,7 @@ def run(experiment: Experiment, config, path: str | Path) -> dict:
             state, note = restored
             first_phase, step = names.index(note["phase"]), note["step"]
             seconds, window = note["seconds"], note["window"]
-            say(f"{directory}: going on from phase {note['phase']!r}, step {step}")
+            tell(f"{directory}: going on from phase {note['phase']!r}, step {step}")
         if is_writer:
             truncate_rows(directory, names, first_phase, step if restored else -1)
         recorder = stack.enter_context(
@@ -108,8 +119,9 @@ def run(experiment: Experiment, config, path: str | Path) -> dict:
                     experiment, mesh, phase, size, config.seed, state, data, batch
                 )
                 clock["compile"] += time.monotonic() - began
-                say(f"{phase.name}: compiled in {time.monotonic() - began:.1f} s")
+                tell(f"{phase.name}: compiled in {time.monotonic() - began:.1f} s")
                 progress = Progress(phase.name, step, phase.num_steps, is_shown=is_writer)
+                stack.callback(progress.close)
                 (directory / "evaluations" / f"{phase.name}.json").unlink(missing_ok=True)
 
             while step < phase.num_steps:
@@ -151,32 +163,32 @@ def run(experiment: Experiment, config, path: str | Path) -> dict:
         result = _result(experiment, config, directory, seconds)
         if is_writer:
             _draw(experiment, directory)
-            workdir.write_json(directory / "result.json", result)
-    return workdir.normalise(result)
+            write_json(directory / "result.json", result)
+    return normalise(result)
 
 
-def load(experiment: Experiment, config, path: str | Path) -> tuple[TrainState, dict]:
+def load(experiment: Experiment, config, workdir: str | Path) -> tuple[TrainState, dict]:
     """Reads the newest checkpoint of a working directory.
 
     Args:
       experiment: the experiment that was trained.
       config: its config.
-      path: the working directory.
+      workdir: the working directory.
 
     Returns:
       The state, leaves [R, ...], and a note with "phase" and "step".
     """
     config = ml_collections.ConfigDict(config)
-    directory = Path(path).expanduser().resolve()
+    directory = Path(workdir).expanduser().resolve()
     if not (directory / "checkpoints").is_dir():
-        raise Refused(f"{path} holds no checkpoints; give the --workdir of a run")
+        raise Refused(f"{workdir} holds no checkpoints; give the --workdir of a run")
     mesh = sharding.make_mesh(config.mesh, len(experiment.replica_seeds))
     with Checkpoints(directory / "checkpoints", keep=config.loop.keep) as checkpoints:
         restored = checkpoints.restore(
             lambda note: steps.state_like(experiment, mesh, note["phase"])
         )
     if restored is None:
-        raise Refused(f"{path} holds no finished checkpoint; train it further first")
+        raise Refused(f"{workdir} holds no finished checkpoint; train it further first")
     return restored
 
 
@@ -241,11 +253,11 @@ def _evaluate(experiment, config, mesh, directory, index, params, data):
     metrics, arrays = experiment.evaluate(key, params, data, phase.name, is_last)
     if jax.process_index() == 0:
         arrays = {name: np.asarray(value) for name, value in arrays.items()}
-        workdir.write_atomic(
+        write_atomic(
             directory / "arrays" / f"{phase.name}.npz", lambda stream: np.savez(stream, **arrays)
         )
         summary = report.summarise(metrics)
-        workdir.write_json(file, {"metrics": summary, "seconds": time.monotonic() - began})
+        write_json(file, {"metrics": summary, "seconds": time.monotonic() - began})
 
 
 def _result(experiment, config, directory, seconds) -> dict[str, Any]:
@@ -253,7 +265,7 @@ def _result(experiment, config, directory, seconds) -> dict[str, Any]:
     phases = {}
     for phase in experiment.phases:
         file = directory / "evaluations" / f"{phase.name}.json"
-        scores = workdir.read_json(file) if file.exists() else {"metrics": {}, "seconds": 0.0}
+        scores = read_json(file) if file.exists() else {"metrics": {}, "seconds": 0.0}
         clock = seconds.get(phase.name, {}) | {"evaluate": scores["seconds"]}
         phases[phase.name] = {"metrics": scores["metrics"], "seconds": clock}
     return {

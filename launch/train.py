@@ -127,6 +127,8 @@ def _train(options, config, directory):
     except loop.Stopped as stop:
         print(f"launch.train: {stop}", file=sys.stderr)
         return 128 + stop.signum
+    except KeyboardInterrupt:  # before the loop could listen: nothing was begun
+        return 130
     return result if jax.process_index() == 0 else None
 
 

@@ -1,6 +1,7 @@
 """Runs of the toy experiment, for several test files."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -30,10 +31,32 @@ def train(path, variant="", **changes):
     return loop.run(toy.make(settings), settings, path)
 
 
-def state(path, variant="", **changes):
+def interrupt(monkeypatch, at):
+    """Sends SIGTERM as the batches of (phase, step) are asked for."""
+    make = toy.make
+
+    def make_interrupted(config):
+        experiment = make(config)
+
+        def batches(phase, start, num):
+            if (phase, start) == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return experiment.batches(phase, start, num)
+
+        return experiment._replace(batches=batches)
+
+    monkeypatch.setattr(toy, "make", make_interrupted)
+
+
+def restored(path, variant="", **changes):
+    """State on the mesh, and note, of the newest checkpoint."""
     settings = config(variant, **changes)
-    restored, note = loop.load(toy.make(settings), settings, path)
-    return jax.tree.map(np.asarray, restored), note
+    return loop.load(toy.make(settings), settings, path)
+
+
+def state(path, variant="", **changes):
+    out, note = restored(path, variant, **changes)
+    return jax.tree.map(np.asarray, out), note
 
 
 def rows(path):
@@ -62,6 +85,14 @@ def start(*arguments, command=("-m", "launch.train"), num_devices=1):
         cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+
+
+def assert_close(path, other):
+    """The two directories hold the same trained parameters, to rounding."""
+    left, right = arrays(path), arrays(other)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        np.testing.assert_allclose(value, right[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
 
 def free_port():

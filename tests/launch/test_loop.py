@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import random
 import signal
 import time
@@ -16,7 +15,7 @@ import pytest
 from launch import loop
 from launch.experiment import gradient_phase, stream
 from launch.workdir import Refused
-from tests.launch import runs, toy
+from tests.launch import runs
 
 
 @pytest.fixture(scope="module")
@@ -26,23 +25,6 @@ def finished(tmp_path_factory):
     for variant, path in paths.items():
         runs.train(path, variant)
     return paths
-
-
-def interrupt(monkeypatch, at):
-    """Sends SIGTERM as the batches of (phase, step) are asked for."""
-    make = toy.make
-
-    def make_interrupted(config):
-        experiment = make(config)
-
-        def batches(phase, start, num):
-            if (phase, start) == at:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return experiment.batches(phase, start, num)
-
-        return experiment._replace(batches=batches)
-
-    monkeypatch.setattr(toy, "make", make_interrupted)
 
 
 def test_result_and_files(finished):
@@ -67,7 +49,7 @@ def test_result_and_files(finished):
 @pytest.mark.parametrize("at", [(0, 3), (1, 6)])
 def test_stopped_and_resumed_is_bitwise_equal(finished, tmp_path, monkeypatch, variant, at):
     with monkeypatch.context() as patch:
-        interrupt(patch, at)
+        runs.interrupt(patch, at)
         with pytest.raises(loop.Stopped, match="the same command goes on"):
             runs.train(tmp_path, variant)
     assert not (tmp_path / "result.json").exists()
@@ -157,7 +139,7 @@ def test_other_config_is_refused(finished):
 
 def test_other_data_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        interrupt(patch, (1, 3))
+        runs.interrupt(patch, (1, 3))
         with pytest.raises(loop.Stopped):
             runs.train(tmp_path)
     monkeypatch.setenv("TOY_DATA", "changed")
