@@ -184,7 +184,7 @@ def score(
     seen = rows.known & rows.shown
 
     def one_chunk(key):
-        key_eps, key_decode = jax.random.split(key)
+        key_eps, key_decode, key_x = jax.random.split(key, 3)
         posterior = sample_posterior(
             key_eps, model, params, rows.x, rows.shown, num_samples=chunk, schedule=schedule
         )
@@ -198,7 +198,9 @@ def score(
         weighted_y = log_prob("log_prob_y", out.theta_y, rows.y, rows.y_known, pos_weight_y)
         proper_y = log_prob("log_prob_y", out.theta_y, rows.y, rows.y_known, None)
         log_scores = row_log_scores(plugin, proper, weighted_y, proper_y, missing, seen)
-        x = columns.inverse(model.schema, scaler, likelihoods.mean(model.schema, out.theta))
+        log_var = model.apply({"params": params}, method=lambda m: m.marginal.log_var)
+        draws = likelihoods.sample(key_x, model.schema, out.theta, log_var)
+        x = columns.inverse(model.schema, scaler, draws)
         y = likelihoods.mean(model.target, out.theta_y)
         averages = {
             "theta": out.theta_plugin,
