@@ -16,7 +16,6 @@ from typing import Any
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -51,7 +50,8 @@ class Checkpoints:
     def save(self, number: int, state: chex.ArrayTree, note: dict) -> None:
         """Starts writing a checkpoint; the state may be donated as soon as this returns."""
         if jax.default_backend() == "cpu":  # host views of CPU arrays would share their memory
-            state = jax.tree.map(jnp.copy, state)
+            shardings = jax.tree.map(lambda a: a.sharding, state)
+            state = jax.device_put(state, shardings, may_alias=False)
         note = {**copy.deepcopy(note), "checksums": _checksums(state)}
         self._manager.save(
             number,

@@ -16,10 +16,12 @@ if __name__ == "__main__":
     assert jax.device_count() == 8, jax.devices()
     base = Path(sys.argv[1])
     for name, (splits, mesh) in MESHES.items():
-        common = dict(splits=splits, batch=8, main_steps=4)
+        common = dict(splits=splits, batch=8, warm_steps=1, main_steps=4)
         runs.train(base / f"{name}-whole", mesh__replica=1, **common)
         runs.train(base / f"{name}-sharded", **common, **mesh)
-    state, _ = runs.restored(base / "all-sharded", splits=2, batch=8, main_steps=4, **mesh)
+    state, _ = runs.restored(
+        base / "all-sharded", splits=2, batch=8, warm_steps=1, main_steps=4, **mesh
+    )
     kernel, moment = state.params["first"]["kernel"], state.opt_state[0].mu["first"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (1, 8, 2), kernel.sharding
     assert moment.sharding == kernel.sharding

@@ -51,12 +51,12 @@ def make(config):
     def evaluate(key, params, data, phase_name, is_last):
         if phase_name == "warm":
             return {}, {}
-        error = jax.vmap(lambda p, d: loss(key, 0, p, d, np.arange(ROWS))[0])(params, data)
+        score = jax.jit(jax.vmap(lambda p, d: loss(key, 0, p, d, np.arange(ROWS))[0]))
         flat = {
             jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
             for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         }
-        return {"mse": np.asarray(error)}, flat
+        return {"mse": np.asarray(score(params, data))}, flat
 
     def figures(arrays, rows, directory):
         (directory / "curve.txt").write_text(f"{len(rows)} rows, {sorted(arrays)}\n")
