@@ -42,6 +42,8 @@ def main(argv: list[str]) -> int:
     except Refused as refusal:
         print(f"launch.train: {refusal}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before the loop listens, or after its end
+        return 130
     if result is None:  # a process other than the first
         return 0
     if isinstance(result, int):
@@ -127,8 +129,6 @@ def _train(options, config, directory):
     except loop.Stopped as stop:
         print(f"launch.train: {stop}", file=sys.stderr)
         return 128 + stop.signum
-    except KeyboardInterrupt:  # before the loop could listen: nothing was begun
-        return 130
     return result if jax.process_index() == 0 else None
 
 
