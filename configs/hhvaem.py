@@ -124,6 +124,7 @@ def get_config(variant="wine"):
         config.train.vi_steps = 40
         config.train.hmc_steps = 0 if vaem else 20
         config.train.num_transitions = 2
+        config.train.num_leapfrog = 2
         config.train.num_chains_stein = 4
         config.evaluate.num_samples = 16
         config.evaluate.samples_per_chunk = 8

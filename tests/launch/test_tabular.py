@@ -1,0 +1,181 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hmcvae.columns import Column, Schema
+from launch import loop, train
+from launch.data import published, tables
+from launch.data.frames import Table
+from launch.experiments import tabular, tabular_report
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def get_config(variant):
+    spec = importlib.util.spec_from_file_location("config", CONFIGS / "hhvaem.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant)
+
+
+def test_smoke_run_goes_through_three_stages_and_leaves_everything(tmp_path):
+    config = get_config("wine,smoke")
+    config.splits = 2
+    result = loop.run(train.load_experiment(config), config, tmp_path)
+    assert list(result["phases"]) == ["marginal", "vi", "hmc"]
+    for name in ("nll_x", "nll_y", "paper_nll_x", "paper_nll_y", "error_x", "accuracy"):
+        assert np.all(np.isfinite(result["metrics"][name]["replicas"]))
+        assert len(result["metrics"][name]["replicas"]) == 2
+    assert 0 < result["metrics"]["acceptance"]["mean"] <= 1
+    drawn = {p.name for p in (tmp_path / "figures").iterdir()}
+    assert drawn >= {"imputation.png", "posterior.png", "step_sizes.png", "training.png"}
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    assert meta["published"]["paper_nll_x"] == [1.9, 0.17]
+    assert len(set(meta["splits"])) == 2
+
+
+def test_published_protocol_runs(tmp_path):
+    config = get_config("diabetes,smoke,vaem,paper")
+    result = loop.run(train.load_experiment(config), config, tmp_path)
+    assert np.isfinite(result["metrics"]["paper_nll_x"]["mean"])
+
+
+def test_a_split_trained_alone_sees_what_it_sees_among_others():
+    """With tests of the loop that replicas do not mix, this makes a split's result its own."""
+    config = get_config("wine,smoke,vaem")
+    config.splits = 3
+    together = tabular.make(config)
+    config.splits, config.data.first_split = 1, 2
+    alone = tabular.make(config)
+    assert alone.replica_seeds == together.replica_seeds[2:]
+    assert alone.meta["splits"] == together.meta["splits"][2:]
+    np.testing.assert_array_equal(alone.batches(1, 7, 4)[0], together.batches(1, 7, 4)[2])
+    length = alone.data.x.shape[1]
+    for one, three in zip(alone.data, together.data, strict=True):
+        np.testing.assert_array_equal(one[0], three[2][:length] if one.ndim > 2 else three[2])
+
+
+def test_batches_are_whole_epochs_in_another_order_and_resume_anywhere():
+    config = get_config("wine,smoke")
+    experiment = tabular.make(config)
+    fold = tables.make_splits(tables.load("wine"))[0]
+    size, n = config.train.batch_size, len(fold.train)
+    steps = 4 * n // size
+    index = experiment.batches(0, 0, steps)[0].reshape(-1)
+    for epoch in range(steps * size // n):
+        rows = index[epoch * n : (epoch + 1) * n]
+        np.testing.assert_array_equal(np.sort(rows), np.arange(n))
+    np.testing.assert_array_equal(
+        experiment.batches(0, 5, 3)[0], experiment.batches(0, 0, 8)[0][5:]
+    )
+    assert np.any(experiment.batches(1, 0, 3) != experiment.batches(0, 0, 3))
+
+
+def test_scaling_sees_training_rows_only():
+    table = tables.load("wine")
+    fold = tables.make_splits(table)[0]
+    spoiled = table._replace(x=table.x.copy())
+    spoiled.x[fold.test] *= 100.0
+    a, b = tabular.prepare(table, fold), tabular.prepare(spoiled, fold)
+    jax.tree.map(np.testing.assert_array_equal, (a.train, a.scaler), (b.train, b.scaler))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"model.layer_sizes": ()}, "layer_sizes"),
+        ({"model.posterior": "nuts"}, "expected 'gaussian' or 'hmc'"),
+        ({"model.posterior": "gaussian"}, "set hmc_steps to 0"),
+        ({"train.hmc_steps": 0}, "set hmc_steps above 0"),
+        ({"splits": 11}, "within the 10 folds"),
+        ({"paper": True}, "set learn_variance to False"),
+        ({"train.gradient": "full"}, "expected 'detached' or 'exact'"),
+        ({"train.max_missing": 0.0}, "a rate in"),
+        ({"data.name": "wein"}, "did you mean 'wine'"),
+        ({"data.path": "absent.csv"}, "does not exist"),
+    ],
+)
+def test_impossible_configs_are_refused(change, match):
+    config = get_config("wine,smoke")
+    for name, value in change.items():
+        config.update_from_flattened_dict({name: value})
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
+        tabular.make(config)
+
+
+@pytest.mark.parametrize("variant", ["wien", "wine,boston", "wine,huge"])
+def test_unknown_variants_are_refused(variant):
+    with pytest.raises(ValueError, match="expected at most one of"):
+        get_config(variant)
+
+
+def synthetic(n=60, d=5, seed=0, target_kind="bernoulli"):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d))
+    mask = rng.random((n, d)) > 0.2
+    mask[0] = False  # an empty row is legal
+    columns = tuple(Column(f"x{i}", "gaussian") for i in range(d))
+    y = (x[:, :1] > 0).astype(float)
+    target = Schema((Column("y", target_kind),))
+    return Table("mine", Schema(columns), x, mask, target, y, np.ones((n, 1), bool))
+
+
+def test_own_tables_with_holes_and_a_binary_target_train(tmp_path):
+    config = get_config("table,smoke,vaem")
+    result = loop.run(tabular.build(config, synthetic()), config, tmp_path)
+    assert 0 <= result["metrics"]["auroc"]["mean"] <= 1
+    assert result["metrics"]["nll_y"]["mean"] > 0
+
+
+@pytest.mark.parametrize(("n", "d"), [(3, 4), (12, 30)])
+def test_tiny_and_wide_tables_train(n, d, tmp_path):
+    config = get_config("table,smoke,vaem")
+    config.data.num_folds = 3
+    result = loop.run(tabular.build(config, synthetic(n, d)), config, tmp_path)
+    assert np.isfinite(result["metrics"]["paper_nll_x"]["mean"])
+
+
+def test_proper_scores_in_raw_units_do_not_depend_on_the_unit():
+    """Nats in raw units move by the log of the factor, standardised ones not at all."""
+    table = tables.load("wine")
+    scaled = table._replace(x=table.x.copy())
+    scaled.x[:, 2] *= 10.0
+    schema = Schema(tuple(Column(c.name, "gaussian") for c in table.schema.columns))
+    fold = tables.make_splits(table)[0]
+    missing = ~fold.test_mask
+    totals = []
+    for t in (table, scaled):
+        t = t._replace(schema=schema)
+        split = tabular.prepare(t, fold)
+        totals.append(tabular_report.split_jacobian(schema, split.scaler, t.x[fold.test], missing))
+    np.testing.assert_allclose(totals[0] - totals[1], np.log(10.0) * missing[:, 2], atol=1e-5)
+
+
+def test_published_scores_are_those_of_the_talk():
+    assert published.scores("wine", "HH-VAEM")["paper_nll_x"] == (1.90, 0.17)
+    assert published.scores("boston", "VAEM")["paper_nll_y"] == (0.85, 0.21)
+    assert published.scores("mine", "VAEM") == {}
+
+
+def test_another_batch_does_not_compile_again():
+    experiment = tabular.make(get_config("wine,smoke"))
+    phase = experiment.phases[1]
+    params = experiment.init(jax.random.key(0))
+    state = phase.init(jax.random.key(1), params)
+    data = jax.tree.map(lambda a: jnp.asarray(a[0]), experiment.data)
+    traces = []
+
+    @jax.jit
+    def step(key, step, state, data, batch):
+        traces.append(1)
+        return phase.step(key, step, state, data, batch)
+
+    for i in range(3):
+        batch = jnp.asarray(experiment.batches(1, i, 1)[0, 0])
+        state, _ = step(jax.random.key(i), i, state, data, batch)
+    assert len(traces) == 1
