@@ -21,26 +21,33 @@ def summarise(metrics: dict) -> dict:
     return normalise(out)
 
 
-def format_table(summary: dict) -> str:
-    """Formats the output of `summarise` for people."""
+def format_table(summary: dict, published: dict | None = None) -> str:
+    """Formats the output of `summarise` for people, beside published (mean, std) by name."""
     if not summary:
         return "no metrics"
+    published = published or {}
     count = len(next(iter(summary.values()))["replicas"])
     width = max(len(name) for name in summary)
 
     def number(value):
         return "nan" if value is None else f"{value:.4g}"
 
-    if count == 1:
-        return "\n".join(f"{name:<{width}}  {number(s['mean'])}" for name, s in summary.items())
-    header = f"{'':<{width}}  {'mean':>10}  {'std':>10}  ({count} replicas)"
-    return "\n".join(
-        [header]
-        + [
-            f"{name:<{width}}  {number(s['mean']):>10}  {number(s['std']):>10}"
-            for name, s in summary.items()
-        ]
-    )
+    lines = [f"{'':<{width}}  {'mean':>10}"]
+    if count > 1:
+        lines[0] += f"  {'std':>10}"
+    if published:
+        lines[0] += f"  {'published':>14}"
+    for name, scores in summary.items():
+        line = f"{name:<{width}}  {number(scores['mean']):>10}"
+        if count > 1:
+            line += f"  {number(scores['std']):>10}"
+        if name in published:
+            mean, std = published[name]
+            line += f"  {f'{mean:.2f} +- {std:.2f}':>14}"
+        lines.append(line)
+    if count > 1:
+        lines.append(f"({count} replicas)")
+    return "\n".join(lines)
 
 
 def environment() -> dict:

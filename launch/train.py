@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         return 0
     if isinstance(result, int):
         return result
-    print(report.format_table(result["metrics"]))
+    print(report.format_table(result["metrics"], result["meta"].get("published")))
     print(f"{result['seconds']:.0f} s in all; scores, times and versions: {directory}/result.json")
     return 0
 

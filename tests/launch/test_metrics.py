@@ -74,7 +74,8 @@ def test_summary_and_table():
     assert "2 replicas" in table
     assert "nan" in table
     assert report.format_table({}) == "no metrics"
-    assert report.format_table(report.summarise({"rmse": [2.0]})) == "rmse  2"
+    one = report.format_table(report.summarise({"rmse": [2.0]}), {"rmse": (1.5, 0.25)})
+    assert one.split() == ["mean", "published", "rmse", "2", "1.50", "+-", "0.25"]
 
 
 def test_environment_names_versions():

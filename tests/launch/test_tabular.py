@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hmcvae.columns import Column, Schema
-from launch import loop, train
+from launch import evaluate, loop, train
 from launch.data import published, tables
 from launch.data.frames import Table
 from launch.experiments import tabular, tabular_report
@@ -39,10 +39,19 @@ def test_smoke_run_goes_through_three_stages_and_leaves_everything(tmp_path):
     assert len(set(meta["splits"])) == 2
 
 
-def test_published_protocol_runs(tmp_path):
+def test_published_protocol_trains_and_is_scored_again(tmp_path, capsys):
     config = get_config("diabetes,smoke,vaem,paper")
     result = loop.run(train.load_experiment(config), config, tmp_path)
     assert np.isfinite(result["metrics"]["paper_nll_x"]["mean"])
+    words = ["evaluate", f"--workdir={tmp_path}", "--num_samples=24"]
+    assert evaluate.main(words) == 0
+    assert "2.78 +- 0.16" in capsys.readouterr().out  # the published score beside ours
+    again = json.loads((tmp_path / "evaluate.json").read_text())
+    assert again["num_samples"] == 24
+    ours, first = (r["metrics"]["error_x"]["mean"] for r in (again, result))
+    np.testing.assert_allclose(ours, first, rtol=0.1)
+    assert evaluate.main(["evaluate", f"--workdir={tmp_path / 'absent'}"]) == 2
+    assert evaluate.main([*words[:2], "--num_samples=0"]) == 2
 
 
 def test_a_split_trained_alone_sees_what_it_sees_among_others():
