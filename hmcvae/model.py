@@ -60,7 +60,7 @@ class HVAE(nn.Module):
 
     Attributes:
       schema: the D feature columns.
-      target: the P target columns.
+      target: the P target columns; P = 0 leaves the predictor out.
       layer_sizes: d_1..d_J, layer 1 next to the data; one entry makes a plain VAE.
       hidden: width of every hidden layer of the dependency model.
       marginal_hidden: width of the one-column VAEs.
@@ -88,11 +88,13 @@ class HVAE(nn.Module):
         self.encoder = BottomUp(self.layer_sizes, self.hidden)
         self.hierarchy = TopDown(self.layer_sizes, self.hidden)
         self.decoder = MLP((self.hidden, d))
-        self.predictor = MLP((self.hidden, p * self.target.max_classes))
+        if p:
+            self.predictor = MLP((self.hidden, p * self.target.max_classes))
         if self.learn_variance:
             init = nn.initializers.constant(np.log(self.variance))
             self.raw_log_var_z = self.param("raw_log_var_z", init, (d,))
-            self.raw_log_var_y = self.param("raw_log_var_y", init, (p,))
+            if p:
+                self.raw_log_var_y = self.param("raw_log_var_y", init, (p,))
 
     @property
     def num_latents(self) -> int:
@@ -113,6 +115,13 @@ class HVAE(nn.Module):
             return floored_log_var(self.raw_log_var_y)
         return jnp.full((self.target.num_columns,), np.log(self.variance))
 
+    def blank_row(self) -> Rows:
+        """Returns one row with nothing observed, to create the parameters from."""
+        x, y = jnp.zeros((1, self.schema.num_columns)), jnp.zeros((1, self.target.num_columns))
+        if not self.target.num_columns:
+            return Rows(x, x > 0, x, None, None)
+        return Rows(x, x > 0, x, y, y > 0)
+
     def __call__(self, rows: Rows) -> LogJoint:
         """Runs every network once; used to create the parameters."""
         self.marginal.encode(rows.x, rows.mask)
@@ -129,10 +138,11 @@ class HVAE(nn.Module):
 
     def encode(self, rows: Rows) -> tuple[jax.Array, jax.Array]:
         """Computes mean and log variance of q(eps | z_O, y_O), each [..., d_tot]."""
-        y_width = self.target.num_columns if self.paper else likelihoods.flat_width(self.target)
+        num_y = self.target.num_columns
+        y_width = num_y if self.paper else likelihoods.flat_width(self.target)
         if rows.y is None:
             y = jnp.zeros((*rows.z.shape[:-1], y_width), rows.z.dtype)
-            y_mask = jnp.zeros((*rows.z.shape[:-1], self.target.num_columns), rows.z.dtype)
+            y_mask = jnp.zeros((*rows.z.shape[:-1], num_y), rows.z.dtype)
         else:
             y = _encode_observed(self.target, rows.y, rows.y_mask, one_hot=not self.paper)
             y_mask = rows.y_mask.astype(rows.z.dtype)
@@ -212,10 +222,6 @@ class HVAE(nn.Module):
         return likelihoods.log_prob(
             self.schema, theta, x, mask, log_var=self.marginal.log_var, pos_weight=pos_weight
         )
-
-    def variances(self) -> tuple[jax.Array, jax.Array]:
-        """Log variances of z given eps [D] and of y [P]."""
-        return self.log_var_z, self.log_var_y
 
 
 def _encode_observed(schema, values, mask, *, one_hot):

@@ -36,7 +36,7 @@ class Decoded(NamedTuple):
 
     theta: jax.Array  # [S, B, D, C] at z ~ p(z | eps)
     theta_plugin: jax.Array  # [S, B, D, C] at the mean of p(z | eps)
-    theta_y: jax.Array  # [S, B, P, C_y]
+    theta_y: jax.Array | None  # [S, B, P, C_y]; None if the model has no target
 
 
 class TestRows(NamedTuple):
@@ -103,10 +103,10 @@ def decode_posterior(key, model: HVAE, params, x, mask, eps) -> Decoded:
         def decode(model):
             h, z_mean = model.decode(eps)
             z = z_mean + jnp.exp(0.5 * model.log_var_z) * noise
-            row = Rows(x, mask, z_mean, None, None)
-            return Decoded(
-                model.decode_columns(z), model.decode_columns(z_mean), model.predict(row, h, z_mean)
-            )
+            theta_y = None
+            if model.target.num_columns:
+                theta_y = model.predict(Rows(x, mask, z_mean, None, None), h, z_mean)
+            return Decoded(model.decode_columns(z), model.decode_columns(z_mean), theta_y)
 
         return model.apply({"params": params}, method=decode)
 
@@ -177,7 +177,8 @@ def score(
       By row: log scores in nats of standardised units ("paper_x" [B], "joint_x" [B], "marginal_x"
       [B, D], the same with "_observed" for the columns shown, "paper_y", "joint_y" [B]), averages
       over samples ("x_mean", "x_square" [B, D] raw units; "theta", "probs" [B, D, C]; "y_mean"
-      [B, P] raw units, "y_probs" [B, P, C_y]), "acceptance", "divergence" [B].
+      [B, P] raw units, "y_probs" [B, P, C_y]), "acceptance", "divergence" [B]. Without targets
+      the entries of y are absent.
     """
     num_chunks = -(-num_samples // chunk)
     missing = rows.known & ~rows.shown
@@ -195,21 +196,24 @@ def score(
 
         proper = log_prob("log_prob_x", out.theta, rows.x, rows.known, None)
         plugin = log_prob("log_prob_x", out.theta_plugin, rows.x, rows.known, pos_weight_x)
-        weighted_y = log_prob("log_prob_y", out.theta_y, rows.y, rows.y_known, pos_weight_y)
-        proper_y = log_prob("log_prob_y", out.theta_y, rows.y, rows.y_known, None)
-        log_scores = row_log_scores(plugin, proper, weighted_y, proper_y, missing, seen)
+        log_scores = row_log_scores(plugin, proper, missing, seen)
         log_var = model.apply({"params": params}, method=lambda m: m.marginal.log_var)
         draws = likelihoods.sample(key_x, model.schema, out.theta, log_var)
         x = columns.inverse(model.schema, scaler, draws)
-        y = likelihoods.mean(model.target, out.theta_y)
         averages = {
             "theta": out.theta_plugin,
             "probs": likelihoods.probs(model.schema, out.theta),
             "x_mean": x,
             "x_square": x**2,
-            "y_mean": columns.inverse(model.target, scaler_y, y, floor=False),
-            "y_probs": likelihoods.probs(model.target, out.theta_y),
         }
+        if model.target.num_columns:
+            weighted_y = log_prob("log_prob_y", out.theta_y, rows.y, rows.y_known, pos_weight_y)
+            proper_y = log_prob("log_prob_y", out.theta_y, rows.y, rows.y_known, None)
+            log_scores["paper_y"] = jnp.sum(weighted_y, axis=-1)
+            log_scores["joint_y"] = jnp.sum(proper_y, axis=-1)
+            y = likelihoods.mean(model.target, out.theta_y)
+            averages["y_mean"] = columns.inverse(model.target, scaler_y, y, floor=False)
+            averages["y_probs"] = likelihoods.probs(model.target, out.theta_y)
         averages = jax.tree.map(lambda v: jnp.mean(v, axis=0), averages)
         averages |= {"acceptance": posterior.acceptance, "divergence": posterior.divergence}
         return {k: log_mean_exp(v) for k, v in log_scores.items()}, averages
@@ -219,14 +223,12 @@ def score(
     return {k: log_mean_exp(v) for k, v in log_scores.items()} | averages
 
 
-def row_log_scores(plugin, proper, weighted_y, proper_y, missing, seen) -> dict[str, jax.Array]:
+def row_log_scores(plugin, proper, missing, seen) -> dict[str, jax.Array]:
     """Combines log densities of columns into log scores of rows, sample by sample.
 
     Args:
       plugin: [S, B, D] nats, z at its mean, weighted: the `paper` density of every column.
       proper: [S, B, D] nats, z drawn, no weights.
-      weighted_y: [S, B, P] nats, weighted.
-      proper_y: [S, B, P] nats.
       missing: [B, D] columns that were hidden and are known.
       seen: [B, D] columns that were shown.
 
@@ -239,8 +241,6 @@ def row_log_scores(plugin, proper, weighted_y, proper_y, missing, seen) -> dict[
         "joint_x": jnp.sum(proper, axis=-1, where=missing),
         "joint_x_observed": jnp.sum(proper, axis=-1, where=seen),
         "marginal_x": proper,
-        "paper_y": jnp.sum(weighted_y, axis=-1),
-        "joint_y": jnp.sum(proper_y, axis=-1),
     }
 
 

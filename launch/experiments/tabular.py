@@ -9,7 +9,6 @@ import zlib
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -50,8 +49,7 @@ def build(config, table: tables.Table) -> Experiment:
     sizes = [len(fold.train) for fold in folds]
 
     def init(key):
-        blank = Rows(*(jnp.zeros((1, n), t) for n, t in _row_shapes(table)))
-        return model.init(key, blank)["params"]
+        return model.init(key, model.blank_row())["params"]
 
     def batches(phase, start, num):
         size = config.train.batch_size
@@ -203,7 +201,8 @@ def make_phases(config, model, schedule) -> tuple[Phase, ...]:
             key_mask, data.mask[batch], data.y_mask[batch], max_missing=train.max_missing
         )
         z = model.apply({"params": params}, key_z, x, mask, method="extract")
-        return Rows(x, mask, jax.lax.stop_gradient(z), y, y_mask)
+        rows = Rows(x, mask, jax.lax.stop_gradient(z), y, y_mask)
+        return rows if model.target.num_columns else rows._replace(y=None, y_mask=None)
 
     def marginal(key, step, params, data, batch):
         mask, _ = objectives.random_mask(
@@ -287,11 +286,6 @@ def _pad(splits):
         return np.pad(leaf, ((0, longest - len(leaf)), (0, 0)))
 
     return [TrainData(*(pad(n, v) for n, v in zip(s._fields, s, strict=True))) for s in splits]
-
-
-def _row_shapes(table):
-    d, p = table.schema.num_columns, table.target.num_columns
-    return ((d, jnp.float32), (d, bool), (d, jnp.float32), (p, jnp.float32), (p, bool))
 
 
 def _stream(seed, num_rows, start, count):

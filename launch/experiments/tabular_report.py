@@ -81,22 +81,26 @@ def summarise(rows, table, fold, split, batch_size):
     count = missing.sum(axis=1)
     has = count > 0
     jacobian = split_jacobian(table.schema, split.scaler, table.x[fold.test], missing)
-    jacobian_y = split_jacobian(table.target, split.scaler_y, true_y, y_known)
     joint = rows["joint_x"] / np.maximum(count, 1)
     raw = (rows["joint_x"] + jacobian) / np.maximum(count, 1)
     marginal = np.sum(rows["marginal_x"], axis=1, where=missing) / np.maximum(count, 1)
-    scored = y_known.any(axis=1)
     metrics = {
         "nll_x": -joint[has].mean(),
         "nll_x_marginal": -marginal[has].mean(),
         "nll_x_raw": -raw[has].mean(),
-        "nll_y": -rows["joint_y"][scored].mean(),
-        "nll_y_raw": -(rows["joint_y"] + jacobian_y)[scored].mean(),
         "paper_nll_x": -_batch_mean(rows["paper_x"], has, batch_size),
-        "paper_nll_y": -_batch_mean(rows["paper_y"], scored, batch_size),
         "error_x": np.nanmean(column_errors(rows, table, fold, split)),
         "acceptance": rows["acceptance"].mean(),
         "divergences": rows["divergence"].mean(),
+    }
+    if not table.target.num_columns:
+        return metrics
+    jacobian = split_jacobian(table.target, split.scaler_y, true_y, y_known)
+    scored = y_known.any(axis=1)
+    metrics |= {
+        "nll_y": -rows["joint_y"][scored].mean(),
+        "nll_y_raw": -(rows["joint_y"] + jacobian)[scored].mean(),
+        "paper_nll_y": -_batch_mean(rows["paper_y"], scored, batch_size),
     }
     return metrics | _target_metrics(rows, table, true_y, y_known)
 
@@ -188,7 +192,7 @@ def _stack_test(table, folds, prepared, block):
 
     def pad(leaf):
         leaf = np.pad(leaf, ((0, size - len(leaf)), (0, 0)))
-        return leaf.reshape(-1, block, leaf.shape[-1])
+        return leaf.reshape(size // block, block, leaf.shape[-1])
 
     rows = [
         predict.TestRows(
@@ -204,7 +208,8 @@ def _stack_test(table, folds, prepared, block):
 
 
 def _arrays(rows, table, fold, split):
-    return {
+    targets = {"y_mean": rows["y_mean"], "y_probs": rows["y_probs"]} if "y_mean" in rows else {}
+    return targets | {
         "x_true": table.x[fold.test],
         "x_mean": rows["x_mean"],
         "x_std": np.sqrt(np.maximum(rows["x_square"] - rows["x_mean"] ** 2, 0.0)),
@@ -212,8 +217,6 @@ def _arrays(rows, table, fold, split):
         "mask": fold.test_mask & table.mask[fold.test],
         "known": table.mask[fold.test],
         "y_true": table.y[fold.test],
-        "y_mean": rows["y_mean"],
-        "y_probs": rows["y_probs"],
         "names": np.array(table.schema.names),
         "kinds": np.array(table.schema.kinds),
         "num_classes": np.array([c.num_classes for c in table.schema.columns]),

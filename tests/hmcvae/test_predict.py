@@ -55,12 +55,12 @@ def test_scores_of_one_likelihood_for_all_match_the_reference(case, group):
             target, theta_y, y, known_y, log_var=log_var, pos_weight=w
         )
         weight = np.full(num_y, g["pos_weight_y"])
-        logs = predict.row_log_scores(lp_x, lp_x, lp(weight), lp(None), ~shown, shown)
+        logs = predict.row_log_scores(lp_x, lp_x, ~shown, shown)
         paper, joint, marginal = reduce(logs, ~shown)
         np.testing.assert_allclose(paper, g["ll_xu_ref"], rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(joint, g["ll_xu_joint_correct"], rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(marginal, g["ll_xu_marginal_correct"], rtol=1e-6, atol=1e-6)
-        y_paper, y_proper = (predict.log_mean_exp(logs[k]) for k in ("paper_y", "joint_y"))
+        y_paper, y_proper = (predict.log_mean_exp(lp(w).sum(axis=-1)) for w in (weight, None))
         np.testing.assert_allclose(y_paper.mean(), g["ll_y_ref"], rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(y_proper.mean(), g["ll_y_correct"], rtol=1e-6, atol=1e-6)
         if kind_y == "gaussian":
@@ -94,8 +94,7 @@ def test_scores_of_mixed_columns_match_the_reference(case):
             schema, theta, g["x"], everything, log_var=log_var, pos_weight=w
         )
         weighted, proper = lp(np.full(5, g["pos_weight"])), lp(None)
-        blank = np.zeros((*z.shape[:2], 1))
-        logs = predict.row_log_scores(weighted, proper, blank, blank, ~shown, shown)
+        logs = predict.row_log_scores(weighted, proper, ~shown, shown)
         paper, joint, marginal = reduce(logs, ~shown)
         np.testing.assert_allclose(paper, g["ll_xu_ref"], rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(joint, g["ll_xu_joint_correct"], rtol=1e-6, atol=1e-6)
@@ -105,7 +104,7 @@ def test_scores_of_mixed_columns_match_the_reference(case):
 def test_printed_values_of_the_three_definitions():
     density = np.log(np.array([[[0.1, 0.2, 0.4]], [[0.3, 0.3, 0.2]]]))
     missing = np.ones((1, 3), bool)
-    logs = predict.row_log_scores(density, density, density, density, missing, ~missing)
+    logs = predict.row_log_scores(density, density, missing, ~missing)
     expected = (-1.465177, -1.447602, -1.399902)
     np.testing.assert_allclose(reduce(logs, missing), expected, rtol=1e-6)
 
@@ -116,7 +115,7 @@ def test_paper_score_is_never_above_the_joint(num_missing):
     density = rng.normal(size=(6, 9, 4)) * 2
     missing = np.arange(4) < num_missing
     missing = np.broadcast_to(missing, (9, 4))
-    logs = predict.row_log_scores(density, density, density, density, missing, ~missing)
+    logs = predict.row_log_scores(density, density, missing, ~missing)
     paper = predict.log_mean_exp(logs["paper_x"])
     joint = predict.log_mean_exp(logs["joint_x"]) / num_missing
     assert np.all(paper <= joint + 1e-6)

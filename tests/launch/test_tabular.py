@@ -141,12 +141,21 @@ def test_own_tables_with_holes_and_a_binary_target_train(tmp_path):
     assert result["metrics"]["nll_y"]["mean"] > 0
 
 
-@pytest.mark.parametrize(("n", "d"), [(3, 4), (12, 30)])
-def test_tiny_and_wide_tables_train(n, d, tmp_path):
+def without_target(table):
+    none = np.zeros((len(table.x), 0))
+    return table._replace(target=Schema(()), y=none, y_mask=none.astype(bool))
+
+
+@pytest.mark.parametrize(
+    "table", [synthetic(3, 4), synthetic(12, 30), without_target(synthetic())],
+    ids=["three rows", "wider than long", "no target"],
+)  # fmt: skip
+def test_unusual_tables_train(table, tmp_path):
     config = get_config("table,smoke,vaem")
     config.data.num_folds = 3
-    result = loop.run(tabular.build(config, synthetic(n, d)), config, tmp_path)
+    result = loop.run(tabular.build(config, table), config, tmp_path)
     assert np.isfinite(result["metrics"]["paper_nll_x"]["mean"])
+    assert ("nll_y" in result["metrics"]) == bool(table.target.num_columns)
 
 
 def test_proper_scores_in_raw_units_do_not_depend_on_the_unit():
