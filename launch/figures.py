@@ -299,7 +299,8 @@ def posterior_contours(arrays: Mapping[str, np.ndarray], path: str | Path) -> No
 
     Args:
       arrays: grid_x [Gx], grid_y [Gy]; log_density [Gx, Gy], unnormalised; encoder_mean,
-        encoder_std [2], drawn at one and two standard deviations; samples [S, 2].
+        encoder_std [2], drawn at one and two standard deviations; samples [S, 2]; optional
+        dimensions [2], the numbers of the latents, and is_hmc, False for samples of the encoder.
       path: PNG to write.
     """
     x, y = arrays["grid_x"], arrays["grid_y"]
@@ -310,45 +311,17 @@ def posterior_contours(arrays: Mapping[str, np.ndarray], path: str | Path) -> No
     axis.grid(False)
     axis.contourf(x, y, density.T, levels=np.linspace(0.02, 1.0, 12), cmap=DENSITY, extend="max")
     samples = arrays["samples"][:MAX_POINTS]
-    axis.plot(*samples.T, "*", color=HMC, ms=4.5, mew=0, alpha=0.8, label="HMC samples")
+    label = "HMC samples" if arrays.get("is_hmc", True) else "encoder samples"
+    axis.plot(*samples.T, "*", color=HMC, ms=4.5, mew=0, alpha=0.8, label=label)
     angle = np.linspace(0.0, 2.0 * np.pi, 100)
     circle = np.stack([np.cos(angle), np.sin(angle)])
     mean, std = (np.asarray(arrays[f"encoder_{name}"])[:, None] for name in ("mean", "std"))
     for width, dashes in ((1, "-"), (2, "--")):
         axis.plot(*(mean + width * std * circle), dashes, color=MODEL, label=f"encoder, {width} sd")
-    axis.set(xlabel="latent 1", ylabel="latent 2", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    first, second = arrays.get("dimensions", (1, 2))
+    axis.set(xlabel=f"latent {first}", ylabel=f"latent {second}")
+    axis.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     figure.legend(loc="outside upper center", ncols=3, columnspacing=1.2, handletextpad=0.5)
-    _save(figure, path)
-
-
-@_styled
-def scores_table(rows: Sequence[tuple], path: str | Path) -> None:
-    """Draws our scores beside the published ones, one panel a metric, with standard deviations.
-
-    Args:
-      rows: (model, metric, ours, std, published, published_std); NaN or None where there is none.
-      path: PNG to write.
-    """
-    models = list(dict.fromkeys(row[0] for row in rows))
-    metrics = list(dict.fromkeys(row[1] for row in rows))
-    figure = _figure((3.2 * len(metrics) + 0.8, 0.42 * len(models) + 1.2))
-    axes = figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
-    for axis, metric in zip(axes, metrics, strict=True):
-        part = [row for row in rows if row[1] == metric]
-        place = np.array([models.index(row[0]) for row in part])
-        numbers = np.array([row[2:] for row in part], dtype=float)  # None becomes NaN
-        for shift, color, label, column in (
-            (-0.14, MODEL, "ours", 0),
-            (0.14, OTHER, "published", 2),
-        ):
-            value, std = numbers[:, column], np.nan_to_num(numbers[:, column + 1])
-            axis.errorbar(
-                value, place + shift, xerr=std, fmt="o", ms=5, color=color, capsize=2, label=label
-            )
-        axis.set_yticks(range(len(models)), models)
-        axis.set(xlabel=metric, ylim=(len(models) - 0.5, -0.5))
-        axis.grid(False, axis="y")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     _save(figure, path)
 
 

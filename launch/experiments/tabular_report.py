@@ -50,7 +50,8 @@ def evaluator(config, model, schedule, table, folds, prepared):
                 arrays = _arrays(rows, table, fold, split)
         if is_last:
             first = jax.tree.map(lambda v: v[0], params)
-            arrays |= _posterior(key, model, first, schedule, test)
+            if model.num_latents > 1:
+                arrays |= _posterior(key, model, first, schedule, test)
             if "hmc" in first:
                 arrays["log_step_size"] = np.asarray(first["hmc"]["log_step_size"])
                 arrays["layer_sizes"] = np.array(model.layer_sizes)
@@ -147,7 +148,8 @@ def figures(arrays, metrics_rows, directory):
     draw.training_curves(metrics_rows, directory / "training.png")
     draw.imputation_scatter(arrays, directory / "imputation.png")
     draw.error_by_column(arrays, directory / "error_by_column.png")
-    draw.posterior_contours(arrays, directory / "posterior.png")
+    if "log_density" in arrays:
+        draw.posterior_contours(arrays, directory / "posterior.png")
     if "log_step_size" in arrays:
         draw.step_sizes(arrays, directory / "step_sizes.png")
         curve = [row for row in metrics_rows if row["phase"] == "hmc"]
@@ -242,8 +244,7 @@ def _posterior(key, model, params, schedule, test):
     z = model.apply({"params": params}, key_z, x, shown, method="extract")
     row = Rows(x, shown, z, None, None)
     mean, log_var = model.apply({"params": params}, row, method="encode")
-    last = model.num_latents - model.layer_sizes[-1]  # the two axes: first dimensions of eps_J
-    pair = np.array([last, last + 1] if model.layer_sizes[-1] > 1 else [0, 1])
+    pair = np.sort(np.argsort(samples.std(axis=0))[:2])  # the two that the row tells most about
     rest = np.setdiff1d(np.arange(model.num_latents), pair)
     centre, spread = samples[:, pair].mean(axis=0), samples[:, pair].std(axis=0)
     axes = [np.linspace(c - 4 * s, c + 4 * s, GRID) for c, s in zip(centre, spread, strict=True)]
@@ -279,4 +280,6 @@ def _posterior(key, model, params, schedule, test):
         "encoder_mean": np.asarray(mean[0])[pair],
         "encoder_std": np.exp(0.5 * np.asarray(log_var[0]))[pair],
         "samples": samples[:, pair],
+        "dimensions": pair + 1,
+        "is_hmc": np.array("hmc" in params),
     }

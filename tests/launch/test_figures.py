@@ -100,15 +100,6 @@ def posterior():
     }
 
 
-def scores():
-    return [
-        ("VAEM", "nll of missing features", 2.4, 0.2, 3.01, 0.61),
-        ("HH-VAEM", "nll of missing features", 2.1, 0.1, 1.90, 0.17),
-        ("VAEM", "nll of the target", 0.12, 0.05, 0.28, 0.09),
-        ("HH-VAEM", "nll of the target", 0.1, 0.03, None, None),
-    ]
-
-
 CURVE = {"step": np.arange(20) * 100, "acceptance": 0.95 - 0.01 * np.arange(20)}
 REPLICAS = {"step": np.arange(4), "acceptance": np.random.default_rng(5).uniform(0.6, 1, (4, 3))}
 ONE_PHASE = [{"phase": "all", "step": 5, "seconds": 1.0, "loss": 2.0}]
@@ -127,7 +118,6 @@ CASES = {
     "curves_of_no_row": (figures.training_curves, []),
     "acceptance_of_no_row": (figures.acceptance, {"step": np.zeros(0), "acceptance": np.zeros(0)}),
     "posterior": (figures.posterior_contours, posterior()),
-    "scores": (figures.scores_table, scores()),
 }
 
 
@@ -154,11 +144,11 @@ def test_figures_read_arrays_as_they_come_from_a_file(tmp_path):
 
 
 def test_a_failing_figure_leaves_the_old_file(tmp_path):
-    path = tmp_path / "scores.png"
-    figures.scores_table(scores(), path)
+    path = tmp_path / "acceptance.png"
+    figures.acceptance(CURVE, path)
     before = path.read_bytes()
     with pytest.raises(ValueError, match="could not convert string"):
-        figures.scores_table([("VAEM", "nll", "text", 0.1, 0.2, 0.1)], path)
+        figures.acceptance(CURVE | {"acceptance": np.array(["text"] * 20)}, path)
     assert path.read_bytes() == before
 
 
