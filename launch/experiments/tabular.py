@@ -44,7 +44,8 @@ def build(config, table: tables.Table) -> Experiment:
     folds = folds[first : first + count]
     model = make_model(config, table)
     schedule = make_schedule(config)
-    prepared = [prepare(table, fold, ddof=0) for fold in folds]
+    # the published marginal VAEs standardise by the unbiased variance, targets by the biased one
+    prepared = [prepare(table, fold, ddof=int(config.paper)) for fold in folds]
     data = jax.tree.map(lambda *leaves: np.stack(leaves), *_pad([p.train for p in prepared]))
     sizes = [len(fold.train) for fold in folds]
 
@@ -174,7 +175,7 @@ def prepare(table, fold, *, ddof=0) -> Prepared:
     """Standardises a table by the observed entries of one split's training rows."""
     rows = fold.train
     scaler = columns.fit(table.schema, table.x[rows], table.mask[rows], ddof=ddof)
-    scaler_y = columns.fit(table.target, table.y[rows], table.y_mask[rows], ddof=ddof)
+    scaler_y = columns.fit(table.target, table.y[rows], table.y_mask[rows])
     x = columns.transform(table.schema, scaler, table.x, table.mask).astype(np.float32)
     y = columns.transform(table.target, scaler_y, table.y, table.y_mask).astype(np.float32)
     train = TrainData(
