@@ -74,8 +74,8 @@ def marginal_loss(key, model: HVAE, params, x, mask, *, beta, pos_weight=None):
     terms = model.apply(
         {"params": params}, key, x, mask, beta=beta, pos_weight=pos_weight, method="marginal_bound"
     )
-    loss = -jnp.sum(terms.bound)
-    return loss, {"loss": loss, "log_lik": jnp.mean(terms.log_likelihood), "kl": jnp.mean(terms.kl)}
+    metrics = {"log_lik": jnp.mean(terms.log_likelihood), "kl": jnp.mean(terms.kl)}
+    return -jnp.sum(terms.bound), metrics
 
 
 def elbo_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, pos_weight_y=None):
@@ -120,7 +120,7 @@ def elbo_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule,
     else:
         weights = jnp.ones(1)
     loss = -average(joint.x + joint.y - kl @ weights)
-    metrics = {"loss": loss, "log_lik_x": jnp.mean(joint.x), "log_lik_y": jnp.mean(joint.y)}
+    metrics = {"log_lik_x": jnp.mean(joint.x), "log_lik_y": jnp.mean(joint.y)}
     return loss, metrics | {f"kl_{i + 1}": v for i, v in enumerate(jnp.mean(kl, axis=0))}
 
 
@@ -141,27 +141,29 @@ def log_density(eps, model: HVAE, params, row: Rows, pos_weight_y=None, noise_ke
 
 
 def sample_chain(
-    key, model: HVAE, params, hmc_params, row: Rows, mean, log_var, *, schedule, **options
-):
+    key, model: HVAE, params, row: Rows, mean, log_var, *, schedule, gradient, pos_weight_y=None
+) -> hmc.Chain:
     """Runs one chain for one row, from the inflated encoder Gaussian through T transitions.
+
+    Gradients reach the group "hmc" only; the rest of `params` is constant along the chain.
 
     Args:
       key: PRNG key.
       model: the module.
-      params: its parameters, held constant along the chain.
-      hmc_params: log_step_size [T, d_tot], log_inflation [J].
+      params: its parameters and the group "hmc": log_step_size [T, d_tot], log_inflation [J].
       row: one row, without a leading axis.
       mean: [d_tot] mean of q(eps | row).
       log_var: [d_tot] log variance of q(eps | row).
-      schedule: chain length and gradient mode.
-      **options: pos_weight_y, and `gradient` in place of the schedule's.
+      schedule: leapfrog steps of a transition.
+      gradient: "detached", "exact" or "none", see `hmc.run`.
+      pos_weight_y: [P] or None.
 
     Returns:
-      hmc.Chain.
+      The chain.
     """
-    pos_weight_y = options.pop("pos_weight_y", None)
+    tuned = params["hmc"]
     key_start, key_chain, key_noise = jax.random.split(key, 3)
-    log_inflation = per_dimension(hmc_params["log_inflation"], model.layer_sizes)
+    log_inflation = per_dimension(tuned["log_inflation"], model.layer_sizes)
     start = hmc.inflate(key_start, mean, log_var, log_inflation)
 
     def target(eps, params, row, pos_weight_y, noise_key):
@@ -171,18 +173,18 @@ def sample_chain(
         key_chain,
         start,
         target,
-        hmc_params["log_step_size"],
+        tuned["log_step_size"],
         params,
         row,
         pos_weight_y,
         key_noise if model.paper else None,
         num_leapfrog=schedule.num_leapfrog,
-        gradient=options.get("gradient", schedule.gradient),
+        gradient=gradient,
     )
 
 
 def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, pos_weight_y=None):
-    """Computes the three losses of stage 3 as one scalar whose gradient each group sees its own of.
+    """Computes the three losses of stage 3 as one scalar that gives every group its own gradient.
 
     Encoder: the evidence bound. Decoder, hierarchy, predictor and step sizes:
     -E[log p(z_O, y_O, eps_T)] with eps_T from `sample_chain`. Inflation, every `stein_every`-th
@@ -201,67 +203,59 @@ def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, 
       Loss in nats per row, and metrics by name.
     """
     key_elbo, key_chain, key_stein, key_noise = jax.random.split(key, 4)
-    frozen = jax.lax.stop_gradient(params)
+    frozen, tuned = jax.lax.stop_gradient(params), params["hmc"]
     settled = schedule._replace(balance_steps=0, anneal_steps=0)
     elbo, metrics = elbo_loss(
-        key_elbo,
-        model,
-        {**frozen, "encoder": params["encoder"]},
-        rows,
-        step,
-        schedule=settled,
-        pos_weight_y=pos_weight_y,
-    )
+        key_elbo, model, {**frozen, "encoder": params["encoder"]}, rows, step,
+        schedule=settled, pos_weight_y=pos_weight_y,
+    )  # fmt: skip
     mean, log_var = model.apply({"params": frozen}, rows, method="encode")
 
-    def chains(key, hmc_params, num, gradient):
+    def chains(key, changed, num_chains, gradient):
+        """Runs chains for every row, leaves [B, num_chains, ...]; only `changed` is trained."""
+        params = {**frozen, "hmc": {**frozen["hmc"], **changed}}
+
         def one(key, row, mean, log_var):
             return sample_chain(
-                key, model, frozen, hmc_params, row, mean, log_var,
-                schedule=schedule, pos_weight_y=pos_weight_y, gradient=gradient,
+                key, model, params, row, mean, log_var,
+                schedule=schedule, gradient=gradient, pos_weight_y=pos_weight_y,
             )  # fmt: skip
 
-        keys = jax.random.split(key, (rows.z.shape[0], num))
-        many = jax.vmap(jax.vmap(one, in_axes=(0, None, None, None)))
-        return many(keys, rows, mean, log_var)
+        keys = jax.random.split(key, (rows.z.shape[0], num_chains))
+        return jax.vmap(jax.vmap(one, in_axes=(0, None, None, None)))(keys, rows, mean, log_var)
 
-    steps = {
-        "log_step_size": params["hmc"]["log_step_size"],
-        "log_inflation": frozen["hmc"]["log_inflation"],
-    }
-    chain = jax.tree.map(lambda a: a[:, 0], chains(key_chain, steps, 1, schedule.gradient))
-    trained = {**params, "encoder": frozen["encoder"], "marginal": frozen["marginal"]}
-    noise = jax.random.normal(key_noise, rows.z.shape) if model.paper else None
+    chain = chains(key_chain, {"log_step_size": tuned["log_step_size"]}, 1, schedule.gradient)
     joint = model.apply(
-        {"params": trained},
-        chain.position,
+        {"params": {**params, "encoder": frozen["encoder"], "marginal": frozen["marginal"]}},
+        chain.position[:, 0],
         rows,
-        noise=noise,
+        noise=jax.random.normal(key_noise, rows.z.shape) if model.paper else None,
         pos_weight_y=pos_weight_y,
         method="log_joint",
     ).total()
     objective = (_nonzero_mean if model.paper else jnp.mean)(joint)
 
     def discrepancy(log_inflation):
-        scale = {"log_step_size": frozen["hmc"]["log_step_size"], "log_inflation": log_inflation}
-        many = chains(key_stein, scale, schedule.num_chains_stein, "detached")
-        # `paper` and default agree on the published bandwidth: the scale is learned against it
-        return jnp.mean(jax.vmap(stein.sksd)(many.position, many.score))
+        changed = {"log_inflation": log_inflation}
+        many = chains(key_stein, changed, schedule.num_chains_stein, "detached")
+        per_row = jax.vmap(stein.sksd)(many.position, many.score)
+        if model.paper:
+            return _nonzero_mean(jnp.where(rows.is_observed(), per_row, 0.0))
+        return jnp.mean(per_row)
 
     sksd = jax.lax.cond(
         step % schedule.stein_every == 0,
         discrepancy,
         lambda log_inflation: jnp.zeros(()),
-        params["hmc"]["log_inflation"],
+        tuned["log_inflation"],
     )
-    metrics = {f"elbo_{k}": v for k, v in metrics.items()} | {
-        "loss": elbo - objective,
+    metrics = {f"elbo_{name}": value for name, value in metrics.items()} | {
         "log_joint": objective,
         "acceptance": jnp.mean(chain.info.accept_prob),
         "divergences": jnp.mean(chain.info.is_divergent.astype(jnp.float32)),
-        "sksd": sksd * schedule.stein_every,
-        "step_size": jnp.mean(jnp.exp(params["hmc"]["log_step_size"])),
-        "inflation": jnp.mean(jnp.exp(params["hmc"]["log_inflation"])),
+        "sksd": sksd * schedule.stein_every,  # its mean over steps is the mean discrepancy
+        "step_size": jnp.mean(jnp.exp(tuned["log_step_size"])),
+        "inflation": jnp.mean(jnp.exp(tuned["log_inflation"])),
     }
     return elbo - objective + sksd, metrics
 

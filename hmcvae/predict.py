@@ -78,9 +78,8 @@ def sample_posterior(
             eps = diag_normal(mean, log_var).sample(seed=key_chain)
             return eps, jnp.ones(()), jnp.zeros(())
         chain = sample_chain(
-            key_chain, model, params, params["hmc"], row, mean, log_var,
-            schedule=schedule, gradient="none",
-        )  # fmt: skip
+            key_chain, model, params, row, mean, log_var, schedule=schedule, gradient="none"
+        )
         divergent = chain.info.is_divergent.astype(jnp.float32)
         return chain.position, jnp.mean(chain.info.accept_prob), jnp.mean(divergent)
 
