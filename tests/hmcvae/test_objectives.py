@@ -35,6 +35,7 @@ def test_bound_is_below_the_evidence_and_tight_at_the_exact_posterior():
     )
     rows = rows._replace(y=None, y_mask=None)
 
+    @jax.jit
     def bound(params):
         loss, _ = objectives.elbo_loss(jax.random.key(1), model, params, rows, 0, schedule=SCHEDULE)
         return -loss
@@ -52,10 +53,12 @@ def test_each_group_gets_the_gradient_of_its_own_loss(paper):
     rows = mixed_rows()
     key = jax.random.key(4)
 
-    def loss(params, step):
+    @jax.jit
+    @jax.grad
+    def gradient(params, step):
         return objectives.hmc_loss(key, model, params, rows, step, schedule=SCHEDULE)[0]
 
-    on, off = (jax.grad(loss)(params, step) for step in (0, 1))
+    on, off = gradient(params, 0), gradient(params, 1)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(on))
     # marginal VAEs are frozen, the inflation moves only on the steps of the Stein discrepancy
     assert not any(np.any(g) for g in jax.tree.leaves(on["marginal"]))
@@ -70,7 +73,7 @@ def test_each_group_gets_the_gradient_of_its_own_loss(paper):
     settled = SCHEDULE._replace(balance_steps=0, anneal_steps=0)
     key_elbo = jax.random.split(key, 4)[0]
     bound = lambda p: objectives.elbo_loss(key_elbo, model, p, rows, 0, schedule=settled)[0]
-    expected = jax.grad(bound)(params)["encoder"]
+    expected = jax.jit(jax.grad(bound))(params)["encoder"]
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
         on["encoder"],
@@ -87,7 +90,7 @@ def test_exact_gradient_reaches_the_step_sizes_too_and_differs():
         loss = lambda p: objectives.hmc_loss(
             jax.random.key(4), model, p, rows, 1, schedule=schedule
         )[0]
-        return jax.grad(loss)(params)
+        return jax.jit(jax.grad(loss))(params)
 
     detached, exact = grad("detached"), grad("exact")
     for name in ("encoder", "decoder", "predictor"):

@@ -156,6 +156,7 @@ def test_imputation_keeps_observed_entries_bit_for_bit_and_hidden_values_out():
     scaler = columns.Scaler(jnp.array([0.3, 0, 0, 1.0]), jnp.array([2.0, 1, 1, 0.5]))
     x = rows.x.at[:, 3].set(jnp.abs(rows.x[:, 3]))
 
+    @jax.jit
     def impute(x):
         return predict.impute(
             jax.random.key(1), model, params, scaler, x, rows.mask,
@@ -181,6 +182,7 @@ def test_scores_do_not_see_what_they_score():
     scaler = columns.Scaler(jnp.zeros(4), jnp.ones(4))
     scaler_y = columns.Scaler(jnp.zeros(1), jnp.ones(1))
 
+    @jax.jit
     def run(x, y):
         test = predict.TestRows(x, rows.mask, known, y, jnp.ones_like(rows.y_mask))
         return predict.score(
