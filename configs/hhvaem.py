@@ -14,7 +14,7 @@ seconds. Takes on 2 CPU cores and gives: see docs/hhvaem.md.
 
 import ml_collections
 
-# Batch size, steps of an epoch, epochs of stage 1, latents, HMC transitions: hhvaem.md, section 7.
+# Batch size, steps of an epoch, epochs of stage 1, latents, HMC transitions, as published.
 SMALL = {
     "wine": dict(batch=24, epoch=7, marginal=143, latents=(10, 5), T=10),
     "diabetes": dict(batch=100, epoch=4, marginal=250, latents=(4, 2), T=5),

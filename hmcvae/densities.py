@@ -1,6 +1,6 @@
 """The two-dimensional targets of the HMC tuning paper, with grids and initial proposals.
 
-Campbell et al. (2021); constants of the published implementation (hhvaem.md, section 9). Log
+Campbell et al. (2021); constants of the published implementation. Log
 densities take one point [2] and return nats; logaddexp replaces the published log(1e-300 + ...),
 which underflows to -inf in single precision away from the ridge.
 """

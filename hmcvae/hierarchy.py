@@ -1,4 +1,4 @@
-"""The hierarchy of latents and its standardised form eps (hhvaem.md, sections 1.5 and 2).
+"""The hierarchy of latents and its standardised form eps (Peis et al. 2022).
 
 Generative: eps_l ~ N(0, I), h_J = eps_J, h_l = a_l(h_{l+1}) + exp(b_l(h_{l+1}) / 2) * eps_l, with
 layer 1 next to the data. All layers live in one flat vector eps = [eps_1, ..., eps_J] of size

@@ -164,7 +164,11 @@ def transition(
 
 
 def draw_noise(key: chex.PRNGKey, position: chex.ArrayTree, num_transitions: int) -> Noise:
-    """Draw every momentum and every accept variable of a chain in one call.
+    """Draw every momentum and accept variable of a chain, before it starts.
+
+    Transition t draws from fold_in(key, t), so a longer chain begins with the same numbers. The
+    loop keeps each draw small: on the CPU XLA then runs it without waking its thread pool, which
+    would cost a single chain more than its 150 leapfrog steps do (measured).
 
     Args:
       key: typed PRNG key, consumed once.
@@ -178,14 +182,19 @@ def draw_noise(key: chex.PRNGKey, position: chex.ArrayTree, num_transitions: int
     dtype = jnp.result_type(*leaves)
     sizes = [jnp.size(x) for x in leaves]
     low = np.nextafter(np.array(-1, dtype), np.array(0, dtype))  # as jax.random.normal does
-    uniform = jax.random.uniform(key, (sum(sizes) + 1, num_transitions), dtype, low, 1.0)
-    normal = np.array(np.sqrt(2), dtype) * lax.erf_inv(uniform[:-1]).T  # [T, total]
+
+    def body(_, t):
+        step_key = jax.random.fold_in(key, t)
+        uniform = jax.random.uniform(step_key, (sum(sizes) + 1,), dtype, low, 1.0)
+        normal = np.array(np.sqrt(2), dtype) * lax.erf_inv(uniform[:-1])
+        return None, (normal, jnp.log1p(uniform[-1]) - np.array(np.log(2), dtype))
+
+    _, (normal, log_uniform) = lax.scan(body, None, jnp.arange(num_transitions))
     parts = jnp.split(normal, np.cumsum(sizes)[:-1], axis=-1) if len(leaves) > 1 else [normal]
     momentum = [
         part.reshape(num_transitions, *jnp.shape(x)).astype(jnp.result_type(x))
         for part, x in zip(parts, leaves, strict=True)
     ]
-    log_uniform = jnp.log1p(uniform[-1]) - np.array(np.log(2), dtype)
     return Noise(jax.tree.unflatten(structure, momentum), log_uniform)
 
 

@@ -1,7 +1,7 @@
 """The D one-column VAEs of the mixed-type models, as one stacked module trained in one step.
 
 Column d has a scalar latent z_d ~ N(0, 1), an encoder (C_d + 1) -> hidden -> 2 that sees the
-column's value and its mask, and a decoder 1 -> hidden -> C_d (hhvaem.md, section 1.6). Every
+column's value and its mask, and a decoder 1 -> hidden -> C_d (Ma et al. 2020, VAEM). Every
 weight carries a leading axis D, and columns with fewer than C = max_d C_d outputs leave the rest
 unused, so training the stack is training D separate models.
 """

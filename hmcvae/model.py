@@ -1,6 +1,6 @@
 """HH-VAEM and its relatives as one module: encode, decode, predict and the log joint, each once.
 
-The model has two levels (Peis, Ma and Hernandez-Lobato 2022; hhvaem.md, sections 1.3 to 1.7): D
+The model has two levels (Peis, Ma and Hernandez-Lobato 2022): D
 one-column VAEs turn a mixed-type row x into standardised latents z in R^D, and a dependency VAE
 with latents eps explains z and predicts the target y from the imputed row. One latent layer and a
 Gaussian posterior make it VAEM; two layers and HMC make it HH-VAEM. HMC itself is in `hmcvae.hmc`,

@@ -1,7 +1,7 @@
 """The layers that every network of the tabular models is made of.
 
 Weights and biases start from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the initialisation under which
-the published results were obtained (hhvaem.md, section 1.3).
+the published results were obtained (the default of PyTorch's linear layers).
 """
 
 from collections.abc import Sequence

@@ -3,8 +3,7 @@
 Stage 1 fits the one-column VAEs (`marginal_loss`), stage 2 the dependency VAE by its evidence
 bound (`elbo_loss`), stage 3 everything jointly (`hmc_loss`): the encoder by the bound, decoder,
 hierarchy, predictor and step sizes by E[log p(z_O, y_O, eps_T)] at the end of the chain, the
-inflation of the chain's start by a Stein discrepancy (Algorithm 1 of Peis et al. 2022; hhvaem.md,
-sections 2 to 4).
+inflation of the chain's start by a Stein discrepancy (Algorithm 1 of Peis et al. 2022).
 One scalar carries the three losses of stage 3, so one `value_and_grad` serves all groups.
 """
 

@@ -1,6 +1,6 @@
 """Posterior samples, imputation, prediction and test scores of a trained model.
 
-Scores come in two definitions, side by side (hhvaem.md, section 5). `paper` is the published one:
+Scores come in two definitions, side by side (docs/hhvaem.md). `paper` is the published one:
 the mean over a row's missing columns is taken inside the log-mean-exp over samples, z is plugged
 in at its mean, Bernoulli columns are weighted. `proper` is a log probability: the joint density of
 a row's missing columns with z drawn from p(z | eps), divided by their number, without weights.

@@ -33,6 +33,11 @@ def main(argv: list[str]) -> int:
         options = parse(argv)
         directory = workdir.open_workdir(options.workdir)
         config = options.config
+        if "experiment" not in config:
+            raise Refused(
+                "--config: has no field 'experiment', so launch.train cannot tell what to train; "
+                "its docstring names the program that it belongs to"
+            )
         workdir.check_config(directory, config.to_dict())
         result = workdir.finished_result(directory)
         if result is not None:

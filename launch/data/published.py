@@ -1,7 +1,7 @@
 """Scores printed in the source talk for the ten tables: (mean, standard deviation over 10 splits).
 
 `paper_nll_x` is the score of the missing features and `paper_nll_y` that of the target, both in
-the `paper` definition of `hmcvae.predict` (hhvaem.md, section 11, tables 1 and 2). Lower is better.
+the `paper` definition of `hmcvae.predict` (tables 1 and 2 of Peis et al. 2022). Lower is better.
 """
 
 MODELS = ("VAEM", "MIWAEM", "H-VAEM", "HMC-VAEM", "HH-VAEM")

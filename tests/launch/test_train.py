@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -105,3 +106,9 @@ def test_mistakes_are_found_before_jax_is_imported(tmp_path):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert sys.argv  # the caller's own is left alone
+
+
+def test_config_of_another_program_is_refused(tmp_path, capsys):
+    config = Path(__file__).parents[2] / "configs" / "tune_wave.py"
+    assert train.main(["train", f"--config={config}", f"--workdir={tmp_path}"]) == 2
+    assert "has no field 'experiment'" in capsys.readouterr().err
