@@ -1,5 +1,8 @@
 """Tuning: the short example, learning in every mode, robustness, errors; effective sample size."""
 
+import textwrap
+from pathlib import Path
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -24,7 +27,8 @@ def test_fifteen_line_example():
     parameters, metrics = tune(jax.random.key(0))
 
     def sample(key):
-        start = hmc.inflate(key, mean, log_var, parameters.log_inflation)
+        key, start_key = jax.random.split(key)
+        start = hmc.inflate(start_key, mean, log_var, parameters.log_inflation)
         return hmc.run(key, start, log_density, parameters.log_step_size, scale, gradient="none")
 
     chains = jax.vmap(sample)(jax.random.split(jax.random.key(1), 1000))
@@ -33,6 +37,13 @@ def test_fifteen_line_example():
     assert metrics.accept_prob.shape == (600, 10)
     np.testing.assert_allclose(chains.position.std(0), scale, rtol=0.15)
     assert 0.6 < chains.info.accept_prob.mean() < 0.98
+
+
+def test_documents_show_the_tested_example():
+    source = Path(__file__).read_text().split("shows this block\n")[1].split("    # ---\n")[0]
+    page = (Path(__file__).parents[2] / "docs" / "hmc.md").read_text()
+    shown = page.split("```python\n")[1].split("```")[0]
+    assert shown.strip() == textwrap.dedent(source).strip()
 
 
 @pytest.mark.parametrize(
