@@ -24,7 +24,7 @@ from hmcvae.columns import Column, Schema
 from launch.data.frames import Table
 from launch.experiments import tabular
 
-STEPS = {"marginal": 100, "vi": 100, "hmc": 10}
+STEPS = {"marginal": 500, "vi": 500, "hmc": 50}
 
 
 def boston_like(seed=0) -> Table:

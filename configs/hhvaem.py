@@ -9,8 +9,8 @@
 Variants, joined by commas: one of the ten tables (wine and diabetes come with scikit-learn, the
 others are read from `data.dir`) or `table` for your own file; `vaem` for one latent layer and the
 encoder's Gaussian in place of HMC; `paper` for the published protocol with its quirks; `smoke` for
-seconds. On 2 CPU cores wine takes 76 s and gives 2.01 nats (features) and 0.06 (target), boston
-130 s, 1.79 and 0.21, one split each; published 1.90, 0.20 and 1.83, 0.55 (docs/hhvaem.md).
+seconds. On 2 CPU cores wine takes 49 s and gives 2.01 nats (features) and 0.06 (target), boston
+109 s, 1.79 and 0.21, one split each; published 1.90, 0.20 and 1.83, 0.55 (docs/hhvaem.md).
 """
 
 import ml_collections

@@ -73,15 +73,7 @@ def sample_posterior(
         key_z, key_chain = (key_z, key) if model.paper else jax.random.split(key)
         z = model.apply({"params": params}, key_z, x, mask, method="extract")
         row = Rows(x, mask, z, y, y_mask)
-        mean, log_var = model.apply({"params": params}, row, method="encode")
-        if "hmc" not in params:
-            eps = diag_normal(mean, log_var).sample(seed=key_chain)
-            return eps, jnp.ones(()), jnp.zeros(())
-        chain = sample_chain(
-            key_chain, model, params, row, mean, log_var, schedule=schedule, gradient="none"
-        )
-        divergent = chain.info.is_divergent.astype(jnp.float32)
-        return chain.position, jnp.mean(chain.info.accept_prob), jnp.mean(divergent)
+        return sample_eps(key_chain, model, params, row, schedule=schedule)
 
     # the published sampler draws z once per row, shared by that row's chains
     key_z, key = jax.random.split(key)
@@ -92,6 +84,21 @@ def sample_posterior(
         keys, keys_z, x, mask, y, y_mask
     )
     return Posterior(eps, jnp.mean(acceptance, axis=0), jnp.mean(divergence, axis=0))
+
+
+def sample_eps(key, model: HVAE, params, row: Rows, *, schedule: Schedule):
+    """Draws eps once from q(eps | z_O, y_O) of one row whose marginal latents are given.
+
+    Returns:
+      eps [d_tot], mean acceptance probability [] and fraction of divergent transitions [] of its
+      chain (1 and 0 where the parameters hold no chain).
+    """
+    mean, log_var = model.apply({"params": params}, row, method="encode")
+    if "hmc" not in params:
+        return diag_normal(mean, log_var).sample(seed=key), jnp.ones(()), jnp.zeros(())
+    chain = sample_chain(key, model, params, row, mean, log_var, schedule=schedule, gradient="none")
+    divergent = chain.info.is_divergent.astype(jnp.float32)
+    return chain.position, jnp.mean(chain.info.accept_prob), jnp.mean(divergent)
 
 
 def decode_posterior(key, model: HVAE, params, x, mask, eps) -> Decoded:

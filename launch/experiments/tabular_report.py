@@ -233,17 +233,19 @@ def _posterior(key, model, params, schedule, test):
     The other dimensions are integrated out by importance sampling from the Gaussian fitted to the
     samples, conditioned on each grid point, so the contours are those of the marginal posterior.
     """
-    x, shown = test.x[0, 0, :1], test.shown[0, 0, :1]
+    x, shown = test.x[0, 0, 0], test.shown[0, 0, 0]
     key_z, key_chain, key_rest = jax.random.split(key, 3)
-    posterior = jax.jit(
-        lambda params: predict.sample_posterior(
-            key_chain, model, params, x, shown, num_samples=1000, schedule=schedule
-        )
-    )(params)
-    samples = np.asarray(posterior.eps[:, 0], np.float64)
+    # one z for contours, encoder and samples: the posteriors of two draws are two pictures
     z = model.apply({"params": params}, key_z, x, shown, method="extract")
     row = Rows(x, shown, z, None, None)
     mean, log_var = model.apply({"params": params}, row, method="encode")
+
+    @jax.jit
+    def draw_samples(params, keys):
+        one = lambda key: predict.sample_eps(key, model, params, row, schedule=schedule)[0]
+        return jax.vmap(one)(keys)
+
+    samples = np.asarray(draw_samples(params, jax.random.split(key_chain, 1000)), np.float64)
     pair = np.sort(np.argsort(samples.std(axis=0))[:2])  # the two that the row tells most about
     rest = np.setdiff1d(np.arange(model.num_latents), pair)
     centre, spread = samples[:, pair].mean(axis=0), samples[:, pair].std(axis=0)
@@ -257,13 +259,12 @@ def _posterior(key, model, params, schedule, test):
     offsets = noise @ factor.T
     log_proposal = standard_normal_log_prob(noise) - np.log(np.diag(factor)).sum()
     order = np.argsort(np.concatenate([pair, rest]))
-    flat_row = jax.tree.map(lambda v: v[0], row)
 
     @jax.jit
     def log_marginal(point, rest_mean, params):
         def joint(offset):
             eps = jnp.concatenate([point, rest_mean + offset])[order]
-            return objectives.log_density(eps, model, params, flat_row)
+            return objectives.log_density(eps, model, params, row)
 
         log_weight = jax.vmap(joint)(jnp.asarray(offsets, jnp.float32)) - log_proposal
         return predict.log_mean_exp(log_weight)
@@ -277,8 +278,8 @@ def _posterior(key, model, params, schedule, test):
         "grid_x": axes[0],
         "grid_y": axes[1],
         "log_density": np.asarray(density).reshape(GRID, GRID),
-        "encoder_mean": np.asarray(mean[0])[pair],
-        "encoder_std": np.exp(0.5 * np.asarray(log_var[0]))[pair],
+        "encoder_mean": np.asarray(mean)[pair],
+        "encoder_std": np.exp(0.5 * np.asarray(log_var))[pair],
         "samples": samples[:, pair],
         "dimensions": pair + 1,
         "is_hmc": np.array("hmc" in params),
