@@ -22,6 +22,7 @@ from hmcvae.grouping import GROUPS, REAL, merge, runs, take
 
 FILLER = 0.0  # a value with a finite density and gradient for every kind below
 LOG_2PI = math.log(2.0 * math.pi)
+MAX_EXPONENT = 80.0  # e^-80 is a normal single-precision number, and nothing beside 1
 
 
 def gaussian_log_prob(x: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
@@ -113,8 +114,8 @@ def discretised_logistic_log_prob(
 ) -> jax.Array:
     """Returns the log mass that a logistic density puts on the bin of x.
 
-    With a = (x + w - loc) / s and b = (x - w - loc) / s,
-    log[sigma(a) - sigma(b)] = log sigma(a) + log sigma(-b) + log(1 - e^(b-a)), not cancelling.
+    With m = (x - loc) / s, h = w / s, t = e^-|m| and q = e^-h,
+    sigma(m + h) - sigma(m - h) = (1 - q^2) t / [(q + t) (1 + q t)], in which nothing cancels.
     The defaults give masses that sum to 1 over the levels k / (num_levels - 1). VAMoH as released
     uses half_width=1/512, edge_bins=False, floor=1e-7: bins that leave gaps and a floor.
 
@@ -132,13 +133,26 @@ def discretised_logistic_log_prob(
     """
     half_width = 0.5 / (num_levels - 1) if half_width is None else half_width
     inv_scale = jnp.exp(-log_scale)
-    log_cdf = jax.nn.log_sigmoid((x + half_width - loc) * inv_scale)
-    log_survival = jax.nn.log_sigmoid(-(x - half_width - loc) * inv_scale)
-    log_mass = log_cdf + log_survival + jnp.log(-jnp.expm1(-2.0 * half_width * inv_scale))
+    m, h = (x - loc) * inv_scale, half_width * inv_scale
+    is_above = m >= 0
+    d = jnp.where(is_above, m, -m)  # |m|, with slope 1 at 0, where that of an edge bin is not 0
+    # q would underflow for s < w / 80. Only d - h matters then: shorten both.
+    surplus = jax.lax.stop_gradient(jnp.maximum(h - MAX_EXPONENT, 0.0))
+    d, h = jnp.where(d >= surplus, d - surplus, 0.0), h - surplus
+    # One exponential and one logarithm an element; what depends on h has the shape of log_scale.
+    t, q = jnp.exp(-d), jnp.exp(-h)
+    near, far = q + t, 1.0 + q * t
+    numerator = jnp.log(-jnp.expm1(-2.0 * h)) - d  # log[(1 - q^2) t]
+    denominator = near * far
     if edge_bins:
-        log_mass = jnp.where(x > 1.0 - half_width, log_survival, log_mass)
-        log_mass = jnp.where(x < half_width, log_cdf, log_mass)
-    return jnp.logaddexp(log_mass, math.log(floor)) if floor else log_mass
+        # sigma(h - m) at the top, sigma(h + m) at the bottom: 1 / far if loc lies beyond that
+        # edge, else t / near.
+        is_top, is_bottom = x > 1.0 - half_width, x < half_width
+        is_edge, is_beyond = is_top | is_bottom, is_above == is_bottom
+        numerator = jnp.where(is_edge, jnp.where(is_beyond, 0.0, -d), numerator)
+        denominator = jnp.where(is_edge, jnp.where(is_beyond, far, near), denominator)
+    log_mass = numerator - jnp.log(denominator)
+    return jnp.log(jnp.exp(log_mass) + floor) if floor else log_mass
 
 
 def discretised_logistic_mean(loc: jax.Array, log_scale: jax.Array) -> jax.Array:

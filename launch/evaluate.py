@@ -10,8 +10,6 @@ not touched. Exit codes: 0 done; 2 refused.
 import argparse
 import sys
 
-import ml_collections
-
 from launch import report, workdir
 from launch.train import load_experiment
 from launch.workdir import Refused
@@ -33,11 +31,7 @@ def main(argv: list[str]) -> int:
 
 def evaluate(flags) -> dict:
     """Restores the run that the flags name, scores it, and writes what it found."""
-    directory = workdir.open_workdir(flags.workdir)
-    if not (directory / "config.json").exists():
-        raise Refused(f"{flags.workdir} holds no config.json; give the --workdir of a run")
-    config = ml_collections.ConfigDict(workdir.read_json(directory / "config.json"))
-    trained_on = workdir.read_json(directory / "meta.json")
+    directory, config = workdir.open_run(flags.workdir)
     if flags.num_samples is not None:
         if flags.num_samples < 1:
             raise Refused(f"--num_samples={flags.num_samples}: expected 1 or more")
@@ -53,11 +47,6 @@ def evaluate(flags) -> dict:
     from launch.metrics import read_rows
 
     experiment = load_experiment(config)
-    if workdir.normalise(experiment.meta) != trained_on:
-        raise Refused(
-            f"{flags.workdir} was trained on other data or splits than config.json gives here; "
-            f"restore the data that its meta.json describes"
-        )
     state, note = loop.load(experiment, config, directory)
     mesh = sharding.make_mesh(config.mesh, len(experiment.replica_seeds))
     data = sharding.put(experiment.data, sharding.replica_sharding(mesh))

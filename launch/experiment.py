@@ -56,6 +56,18 @@ def stream(root: chex.PRNGKey, name: str, step: int | jax.Array) -> chex.PRNGKey
     return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(name.encode())), step)
 
 
+def shuffled_rows(seed: tuple, num_rows: int, start: int, count: int) -> np.ndarray:
+    """Returns places `start .. start + count` of an endless row of shuffled epochs, int32.
+
+    A pure function of its arguments, so that a resumed run sees the same batches.
+    """
+    root = zlib.crc32(repr(seed).encode())
+    epochs = range(start // num_rows, (start + count - 1) // num_rows + 1)
+    shuffled = [np.random.default_rng((root, epoch)).permutation(num_rows) for epoch in epochs]
+    offset = start - epochs[0] * num_rows
+    return np.concatenate(shuffled)[offset : offset + count].astype(np.int32)
+
+
 def gradient_phase(
     name: str,
     num_steps: int,

@@ -21,6 +21,7 @@ from launch.workdir import write_atomic
 
 MODEL, HMC, OTHER, GRID = "#2166ac", "#e08214", "#8a8a8a", "#d9d9d9"
 DENSITY, HEAT, COUNTS = "Greens", "viridis", "Blues"
+DPI = 125
 MAX_PANELS = 24  # columns shown by `imputation_scatter`
 MAX_POINTS = 400  # points of one panel
 STYLE = {
@@ -42,16 +43,18 @@ STYLE = {
 }
 
 
-def _styled(draw):
+def styled(draw):
+    """Makes a drawing function run in the style of all figures."""
+
     @functools.wraps(draw)
-    def styled(arrays, path):
+    def drawn(arrays, path):
         with mpl.rc_context(STYLE):
             draw(arrays, path)
 
-    return styled
+    return drawn
 
 
-@_styled
+@styled
 def imputation_scatter(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws imputed against true values of the hidden entries, one panel a column.
 
@@ -69,7 +72,7 @@ def imputation_scatter(arrays: Mapping[str, np.ndarray], path: str | Path) -> No
     if "known" in arrays:
         hidden &= np.asarray(arrays["known"], bool)
     num_shown = min(len(names), MAX_PANELS)
-    figure, axes = _panels(num_shown, width=2.1, height=2.0)
+    figure, axes = panels(num_shown, width=2.1, height=2.0)
     for i, axis in enumerate(axes):
         rows = np.flatnonzero(hidden[:, i])
         is_discrete = kinds[i] in ("bernoulli", "categorical")
@@ -83,7 +86,7 @@ def imputation_scatter(arrays: Mapping[str, np.ndarray], path: str | Path) -> No
     figure.suptitle(f"Hidden test entries: true and imputed values{more}")
     figure.supxlabel("true")
     figure.supylabel("imputed")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _scatter(axis, arrays, rows, i):
@@ -145,7 +148,7 @@ def _confusion(axis, arrays, rows, i):
             axis.text(column, row, f"{count:.0f}", **label)
 
 
-@_styled
+@styled
 def error_by_column(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws the imputation error of every column beside that of its mean or mode.
 
@@ -177,10 +180,10 @@ def error_by_column(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
         axis.set(ylim=(len(columns) - 0.4, -0.6), xlabel=label)
         axis.set_xlim(0, 1.08 * np.nanmax([*ours, *baseline, 1e-3]))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    _save(figure, path)
+    save(figure, path)
 
 
-@_styled
+@styled
 def acceptance(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws the acceptance rate of the HMC transitions during training.
 
@@ -200,10 +203,10 @@ def acceptance(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
     lowest = np.nanmin(rate) if np.isfinite(rate).any() else 0.0
     axis.set_ylim(np.floor(10 * max(lowest - 0.02, 0.0)) / 10, 1.005)
-    _save(figure, path)
+    save(figure, path)
 
 
-@_styled
+@styled
 def step_sizes(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws the learned step sizes as a heat map of transition by latent dimension.
 
@@ -241,10 +244,10 @@ def step_sizes(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     marks = 10 ** np.linspace(low_exponent, high_exponent, 5)
     bar.set_ticks(marks, labels=[f"{mark:.2g}" for mark in marks])
     bar.minorticks_off()
-    _save(figure, path)
+    save(figure, path)
 
 
-@_styled
+@styled
 def training_curves(rows: Sequence[Mapping], path: str | Path) -> None:
     """Draws every metric of training, phases one after the other.
 
@@ -258,7 +261,7 @@ def training_curves(rows: Sequence[Mapping], path: str | Path) -> None:
     offsets = dict(zip(phases, np.cumsum([0, *lengths])[:-1].tolist(), strict=True))
     names = dict.fromkeys(key for row in rows for key in row if key not in RESERVED)
     names = [name for name in names if any(np.isfinite(row.get(name, np.nan)) for row in rows)]
-    figure, axes = _panels(max(len(names), 1), width=3.0, height=2.1, max_columns=3)
+    figure, axes = panels(max(len(names), 1), width=3.0, height=2.1, max_columns=3)
     for axis, name in zip(axes, names, strict=False):
         values = [row[name] for row in rows if name in row]
         for i, phase in enumerate(phases):
@@ -290,10 +293,10 @@ def training_curves(rows: Sequence[Mapping], path: str | Path) -> None:
             loc="outside upper center",
             ncols=len(phases),
         )
-    _save(figure, path)
+    save(figure, path)
 
 
-@_styled
+@styled
 def posterior_contours(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws a posterior over two latent dimensions with the encoder's Gaussian and HMC's samples.
 
@@ -322,14 +325,15 @@ def posterior_contours(arrays: Mapping[str, np.ndarray], path: str | Path) -> No
     axis.set(xlabel=f"latent {first}", ylabel=f"latent {second}")
     axis.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     figure.legend(loc="outside upper center", ncols=3, columnspacing=1.2, handletextpad=0.5)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _figure(size):
-    return Figure(size, dpi=125, layout="constrained")
+    return Figure(size, dpi=DPI, layout="constrained")
 
 
-def _panels(count, *, width, height, max_columns=6):
+def panels(count, *, width, height, max_columns=6):
+    """Returns a figure and `count` axes of `width` by `height` inches in rows."""
     num_columns = min(count, max_columns)
     if count > max_columns:  # as few empty panels as the number of rows allows
         num_columns = -(-count // -(-count // max_columns))
@@ -341,11 +345,13 @@ def _panels(count, *, width, height, max_columns=6):
     return figure, axes[:count]
 
 
-def _save(figure, path):
+def save(figure, path, *, full_colour=False):
+    """Writes a PNG whole or not at all, of 256 colours (a third of the bytes) unless asked."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    image = image.quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
+    if not full_colour:
+        image = image.quantize(256, dither=Image.Dither.NONE)
     write_atomic(Path(path), lambda stream: image.save(stream, format="png", optimize=True))
 
 

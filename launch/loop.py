@@ -168,7 +168,7 @@ def run(experiment: Experiment, config, workdir: str | Path) -> dict:
 
 
 def load(experiment: Experiment, config, workdir: str | Path) -> tuple[TrainState, dict]:
-    """Reads the newest checkpoint of a working directory.
+    """Reads the newest checkpoint of a working directory; refuses one trained on other data.
 
     Args:
       experiment: the experiment that was trained.
@@ -182,6 +182,11 @@ def load(experiment: Experiment, config, workdir: str | Path) -> tuple[TrainStat
     directory = Path(workdir).expanduser().resolve()
     if not (directory / "checkpoints").is_dir():
         raise Refused(f"{workdir} holds no checkpoints; give the --workdir of a run")
+    if read_json(directory / "meta.json") != normalise(experiment.meta):
+        raise Refused(
+            f"{workdir} was trained on other data or splits than config.json gives here; restore "
+            f"the data that its meta.json describes"
+        )
     mesh = sharding.make_mesh(config.mesh, len(experiment.replica_seeds))
     with Checkpoints(directory / "checkpoints", keep=config.loop.keep) as checkpoints:
         restored = checkpoints.restore(

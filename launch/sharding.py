@@ -5,6 +5,7 @@ data leaves [R, ...] by replica; batches [R, steps, B, ...] by replica and along
 the same everywhere: `jax.jit` with these shardings.
 """
 
+import math
 import re
 
 import chex
@@ -99,6 +100,40 @@ def state_sharding(mesh: Mesh, state: chex.ArrayTree, rules: tuple) -> chex.Arra
         return NamedSharding(mesh, PartitionSpec("replica", *spec))
 
     return jax.tree_util.tree_map_with_path(leaf_sharding, state)
+
+
+def describe(mesh: Mesh, state: chex.ArrayTree) -> str:
+    """Formats the layout of a state for people: a line a leaf, and totals.
+
+    Args:
+      mesh: from `make_mesh`.
+      state: tree of arrays or of their shapes, with shardings.
+
+    Returns:
+      Path, shape, dtype, bytes, partition over the axes of the shape and bytes on one device.
+    """
+    rows = [("leaf", "shape", "dtype", "bytes", "PartitionSpec", "bytes a device")]
+    total = share = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        width = leaf.dtype.itemsize
+        whole = math.prod(leaf.shape) * width
+        part = math.prod(leaf.sharding.shard_shape(leaf.shape)) * width
+        total, share = total + whole, share + part
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        shape = "x".join(map(str, leaf.shape))
+        spec = str(tuple(leaf.sharding.spec))
+        rows.append((name, shape, str(leaf.dtype), f"{whole:,}", spec, f"{part:,}"))
+    rows.append((f"{len(rows) - 1} leaves", "", "", f"{total:,}", "", f"{share:,}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    pads = "<<<><>"
+    lines = [
+        "  ".join(
+            f"{cell:{pad}{width}}" for cell, pad, width in zip(row, pads, widths, strict=True)
+        )
+        for row in rows
+    ]
+    sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    return "\n".join([f"mesh: {sizes}; {mesh.size} devices", *lines])
 
 
 def put(tree: chex.ArrayTree, sharding: NamedSharding) -> chex.ArrayTree:

@@ -7,6 +7,8 @@ metrics.jsonl, tensorboard/, checkpoints/, config.json, meta.json.
 
 Several processes: give each --coordinator=<host>:<port> --num_processes=<n> --process_id=<0..n-1>,
 or --distributed where the cluster tells them (TPU pods, Slurm). The directory must be shared.
+docs/scale.md has the jobs. The same command with --partition trains nothing and prints how every
+leaf of the state would be laid out on the mesh.
 
 Exit codes: 0 finished; 1 a bug; 2 refused before anything started; 3 the loss became NaN or
 infinite; 130 and 143 stopped by Ctrl-C or SIGTERM with everything saved (the same command goes on).
@@ -31,13 +33,16 @@ def main(argv: list[str]) -> int:
             print(_help(argv))
             return 0
         options = parse(argv)
-        directory = workdir.open_workdir(options.workdir)
         config = options.config
         if "experiment" not in config:
             raise Refused(
                 "--config: has no field 'experiment', so launch.train cannot tell what to train; "
                 "its docstring names the program that it belongs to"
             )
+        if options.partition:
+            _print_partition(options, config)
+            return 0
+        directory = workdir.open_workdir(options.workdir)
         workdir.check_config(directory, config.to_dict())
         result = workdir.finished_result(directory)
         if result is not None:
@@ -112,20 +117,14 @@ def _train(options, config, directory):
     """Imports what is slow to import, and trains; returns the result or an exit code."""
     import jax
 
-    from launch import loop, sharding
+    from launch import loop
 
-    if options.distributed or options.coordinator:
-        sharding.start_processes(options.coordinator, options.num_processes, options.process_id)
+    _start(options)
     if jax.default_backend() != "cpu":
         # Tuned kernels are chosen by timing; a resumed run must find the ones it began with.
         jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    try:
-        experiment = load_experiment(config)
-    except (ValueError, OSError) as error:
-        if options.debug:
-            raise
-        raise Refused(f"{error} (--debug shows where)") from None
+    experiment = _make(options, config)
     try:
         result = loop.run(experiment, config, directory)
     except loop.NonFiniteLoss as error:
@@ -135,6 +134,40 @@ def _train(options, config, directory):
         print(f"launch.train: {stop}", file=sys.stderr)
         return 128 + stop.signum
     return result if jax.process_index() == 0 else None
+
+
+def _print_partition(options, config):
+    """Prints the layout of the state in every phase; computes nothing, neither does it write."""
+    _start(options)
+    experiment = _make(options, config)
+
+    import jax
+
+    from launch import sharding, steps
+
+    mesh = sharding.make_mesh(config.mesh, len(experiment.replica_seeds))
+    if jax.process_index() == 0:
+        for phase in experiment.phases:
+            print(f"phase {phase.name}")
+            print(sharding.describe(mesh, steps.state_like(experiment, mesh, phase.name)))
+
+
+def _start(options):
+    """Joins the other processes, where the flags say that there are some."""
+    from launch import sharding
+
+    if options.distributed or options.coordinator:
+        sharding.start_processes(options.coordinator, options.num_processes, options.process_id)
+
+
+def _make(options, config):
+    """Builds the experiment; what it refuses becomes one sentence."""
+    try:
+        return load_experiment(config)
+    except (ValueError, OSError) as error:
+        if options.debug:
+            raise
+        raise Refused(f"{error} (--debug shows where)") from None
 
 
 def _read(argv):
@@ -151,6 +184,7 @@ def _read(argv):
     whole("num_processes", "how many processes there are")
     whole("process_id", "number of this process, from 0")
     switch("distributed", "join the processes that the cluster's environment describes")
+    switch("partition", "print the partition of the state over the devices, and train nothing")
     switch("debug", "show the traceback of a refusal by the experiment")
     before, sys.argv = sys.argv, argv  # the config flag looks for its overrides there
     try:
@@ -213,9 +247,12 @@ def _help(argv):
     """Text of --help; with --config also the fields and their values."""
     lines = [__doc__.strip(), "", "Options:"]
     values = _read(argv[:1])
-    for name in ("config", "workdir", "coordinator", "num_processes", "process_id", "distributed"):
+    for name in (
+        "config", "workdir", "coordinator", "num_processes", "process_id", "distributed",
+        "partition", "debug",
+    ):  # fmt: skip
         lines.append(f"  --{name}: {values[name].help}")
-    lines += [f"  --debug: {values['debug'].help}", "", "Configs here:"]
+    lines += ["", "Configs here:"]
     lines += [f"  {name}" for name in _config_files()]
     given = _flag_value(argv, "config")
     if given:

@@ -10,6 +10,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import ml_collections
+
 # Fields that a resumed run may change: they move no number (mesh: beyond rounding).
 FREE_FIELDS = ("mesh.", "loop.log_every", "loop.keep")
 
@@ -31,6 +33,21 @@ def open_workdir(workdir: str | Path) -> Path:
             f"that you may write to"
         ) from None
     return path
+
+
+def open_run(workdir: str | Path) -> tuple[Path, ml_collections.ConfigDict]:
+    """Opens a run of launch.train for a program that reads it; returns its path and its config.
+
+    The mesh of the config becomes that of one device for a replica, whatever trained the run.
+    """
+    file = Path(workdir).expanduser() / "config.json"
+    if not file.exists():
+        raise Refused(f"{workdir} holds no config.json; give the --workdir of a run")
+    config = ml_collections.ConfigDict(read_json(file))
+    if "experiment" not in config:
+        raise Refused(f"{workdir} is of another program; give the --workdir of a launch.train run")
+    config.mesh.update({"replica": -1, "data": 1, "model": 1})
+    return open_workdir(workdir), config
 
 
 def is_begun(path: Path) -> bool:

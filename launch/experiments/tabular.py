@@ -5,7 +5,6 @@ length and stacked along a leading axis, and batches are row numbers, so the tab
 the device once.
 """
 
-import zlib
 from typing import NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ from hmcvae import columns, objectives
 from hmcvae.marginal import kl_weights
 from hmcvae.model import HVAE, Rows
 from launch.data import published, tables
-from launch.experiment import Experiment, Phase, gradient_phase
+from launch.experiment import Experiment, Phase, gradient_phase, shuffled_rows
 from launch.experiments import tabular_report
 
 
@@ -55,7 +54,7 @@ def build(config, table: tables.Table) -> Experiment:
     def batches(phase, start, num):
         size = config.train.batch_size
         index = [
-            _stream((config.seed, first + r, phase), n, start * size, num * size)
+            shuffled_rows((config.seed, first + r, phase), n, start * size, num * size)
             for r, n in enumerate(sizes)
         ]
         return np.stack(index).reshape(count, num, size)
@@ -287,12 +286,3 @@ def _pad(splits):
         return np.pad(leaf, ((0, longest - len(leaf)), (0, 0)))
 
     return [TrainData(*(pad(n, v) for n, v in zip(s._fields, s, strict=True))) for s in splits]
-
-
-def _stream(seed, num_rows, start, count):
-    """Returns places `start .. start + count` of an endless row of shuffled epochs."""
-    root = zlib.crc32(repr(seed).encode())
-    epochs = range(start // num_rows, (start + count - 1) // num_rows + 1)
-    shuffled = [np.random.default_rng((root, epoch)).permutation(num_rows) for epoch in epochs]
-    offset = start - epochs[0] * num_rows
-    return np.concatenate(shuffled)[offset : offset + count].astype(np.int32)

@@ -72,8 +72,8 @@ def assert_same_run(path, other, variant=""):
     assert rows(path) == rows(other)
 
 
-def arrays(path):
-    with np.load(path / "arrays" / "main.npz") as stored:
+def arrays(path, phase="main"):
+    with np.load(path / "arrays" / f"{phase}.npz") as stored:
         return dict(stored)
 
 

@@ -50,6 +50,21 @@ def test_rules_cover_parameters_and_their_moments():
     assert out["count"].spec == P("replica")
 
 
+def test_description_adds_up_bytes_whole_and_on_one_device():
+    shardings = sharding.state_sharding(MESH, STATE, ((r"decoder/kernel$", P(None, "model")),))
+    shapes = jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, np.float32, sharding=s), STATE, shardings
+    )
+    mesh, head, *rows, total = sharding.describe(MESH, shapes).splitlines()
+    assert mesh == "mesh: replica 1, data 2, model 2; 4 devices"
+    assert head.split()[:5] == ["leaf", "shape", "dtype", "bytes", "PartitionSpec"]
+    moment = next(row for row in rows if row.startswith("mu/decoder/kernel "))
+    assert moment.split() == [
+        "mu/decoder/kernel", "1x6x4", "float32", "96", "('replica',", "None,", "'model')", "48"
+    ]  # fmt: skip
+    assert total.split() == ["4", "leaves", "212", "116"]
+
+
 def test_rule_that_does_not_divide_names_the_leaf():
     state = {"kernel": np.zeros((1, 3))}
     with pytest.raises(Refused, match=r"state leaf kernel of shape \(3,\): axis 0 .* 4 parts"):

@@ -87,11 +87,24 @@ def test_sigterm_code(tmp_path, capsys, monkeypatch):
     assert "stopped by a signal at phase 'main', step 3 of 7" in printed.err
 
 
+def test_partition_is_printed_and_nothing_is_trained(tmp_path, capsys):
+    workdir = tmp_path / "absent"
+    code, printed = call(capsys, runs.CONFIG, f"--workdir={workdir}", "--partition")
+    assert code == 0
+    assert not workdir.exists()
+    warm, main = printed.out.removeprefix("phase warm\n").split("phase main\n")
+    assert warm.splitlines()[0] == "mesh: replica 1, data 1, model 1; 1 devices"
+    assert warm.splitlines()[-1].split() == ["6", "leaves", "296", "296"]
+    assert "opt_state/0/mu/first/kernel   1x8x4  float32    128  ('replica', None, 'model')" in main
+    assert main.splitlines()[-1].split() == ["10", "leaves", "448", "448"]
+
+
 def test_help_is_useful(capsys):
     code, printed = call(capsys, "--help")
     assert code == 0
     assert "python -m launch.train" in printed.out
     assert "--workdir: directory of the run" in printed.out
+    assert "--partition: print the partition of the state" in printed.out
     _, printed = call(capsys, runs.CONFIG, "--help")
     assert "--config.loop.keep=2" in printed.out
 

@@ -1,0 +1,224 @@
+"""VAMoH on a data set of functions: a config and a `Field` bound to `functions.vamoh`.
+
+A replica is one seed. All seeds see the same items, batches drawn per seed; items stay on the host
+as bytes and travel with the batches, masks are drawn on the device.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import PartitionSpec
+
+from functions import domains, encodings, observations, siren, tasks, vamoh
+from launch.data import fields
+from launch.experiment import Experiment, gradient_phase, shuffled_rows
+from launch.experiments import vamoh_report
+
+REPRESENTATIONS = ("siren", "fourier")
+CPU_CHUNK = 1024  # points of one item whose activations fit a core's cache
+
+
+def make(config) -> Experiment:
+    """Builds the experiment that `config` describes; configs/vamoh_common.py has the fields."""
+    check(config)
+    return build(config, load_field(config))
+
+
+def build(config, field: fields.Field) -> Experiment:
+    """Builds the experiment on a data set that is already in memory."""
+    model = make_model(config, field)
+    geometry = make_geometry(config, field.domain)
+    if not 0 < config.train.batch_size <= len(field.train):
+        raise ValueError(
+            f"config.train.batch_size={config.train.batch_size}: expected 1 to the "
+            f"{len(field.train)} training items of {field.name}"
+        )
+    seeds = tuple(range(config.seeds))
+    stacked = jax.tree.map(lambda a: np.stack([a] * len(seeds)), geometry)
+
+    def batches(phase, start, num):
+        size = config.train.batch_size
+        rows = [
+            shuffled_rows((config.seed, s, phase), len(field.train), start * size, num * size)
+            for s in seeds
+        ]
+        index = np.stack(rows).reshape(len(seeds), num, size)
+        is_whole = field.train_mask is None
+        mask = np.ones((*index.shape, 1), bool) if is_whole else field.train_mask[index]
+        return {"values": field.train[index], "mask": mask}
+
+    return Experiment(
+        init=lambda key: vamoh.init(key, model, geometry),
+        phases=(
+            gradient_phase("train", config.train.steps, _loss(config, model, field), _adam(config)),
+        ),
+        data=stacked,
+        batches=batches,
+        evaluate=vamoh_report.evaluator(config, model, geometry, field),
+        figures=vamoh_report.figures,
+        replica_seeds=seeds,
+        rules=partition_rules(config),
+        meta={
+            "model": "VAMoH",
+            "data": field.name,
+            "origin": field.origin,
+            "fingerprint": field.fingerprint,
+            "domain": field.domain._asdict(),
+            "items": {"train": len(field.train), "valid": len(field.valid), "test": len(field.test)},
+        },
+    )
+
+
+def check(config):
+    """Refuses combinations that cannot be trained, in one sentence each."""
+    model, train = config.model, config.train
+
+    def refuse(name, value, expected):
+        raise ValueError(f"config.{name}={value!r}: expected {expected}")
+
+    if model.representation not in REPRESENTATIONS:
+        refuse("model.representation", model.representation, "'siren' or 'fourier'")
+    if model.likelihood and model.likelihood not in observations.KINDS:
+        refuse("model.likelihood", model.likelihood, f"'' or one of {observations.KINDS}")
+    if model.bound not in ("exact", "published"):
+        refuse("model.bound", model.bound, "'exact' or 'published'")
+    for name in ("latent_size", "num_components"):
+        if model[name] < 1:
+            refuse(f"model.{name}", model[name], "1 or more")
+    levels = {len(model.encoder[name]) for name in ("points", "neighbours", "channels")}
+    if len(levels) > 1 or levels == {0}:
+        refuse("model.encoder", model.encoder.to_dict(), "points, neighbours and channels a level")
+    if not config.paper and min(model.encoder.channels) < 1:
+        refuse(
+            "model.encoder.channels", tuple(model.encoder.channels),
+            "positive numbers; 0, average pooling, belongs to config.paper=True",
+        )  # fmt: skip
+    if not 0 <= train.max_missing < 1:
+        refuse("train.max_missing", train.max_missing, "a rate in [0, 1)")
+    if config.seeds < 1:
+        refuse("seeds", config.seeds, "1 or more")
+
+
+def load_field(config) -> fields.Field:
+    """Loads the data set that the config names."""
+    data = config.data
+    return fields.load(
+        data.name,
+        data.dir or None,
+        num_train=data.num_train or None,
+        num_test=data.num_test or None,
+        size=data.size or None,
+        seed=data.seed,
+        domain=data.domain or None,
+        kind=config.model.likelihood or None if data.name.startswith("npz:") else None,
+        rescale=data.rescale,
+    )
+
+
+def make_model(config, field: fields.Field) -> vamoh.VAMoH:
+    """Builds the module from the config and the shape of the data."""
+    options = config.model
+    num_channels = field.train.shape[-1]
+    if options.representation == "siren":
+        represent = siren.Siren(tuple(options.widths), num_channels, options.omega)
+    else:
+        represent = siren.FourierMLP(
+            tuple(options.widths), num_channels, options.num_frequencies, options.frequency_std
+        )
+    return vamoh.VAMoH(
+        representation=represent,
+        coord_size=domains.coordinates(field.domain).shape[-1],
+        num_channels=num_channels,
+        latent_size=options.latent_size,
+        num_components=options.num_components,
+        encoder_channels=tuple(c or None for c in options.encoder.channels),
+        hyper_widths=tuple(options.hyper_widths),
+        gate_widths=tuple(options.gate_widths),
+        encoder_weight_widths=tuple(options.encoder.weight_widths),
+        share_trunk=options.share_trunk,
+        prior=options.prior,
+        prior_layers=options.prior_layers,
+        num_frequencies=options.num_frequencies,
+        frequency_std=options.frequency_std,
+        likelihood=options.likelihood or field.kind,
+        num_levels=field.num_levels,
+        bound=options.bound,
+        paper=config.paper,
+    )
+
+
+def make_geometry(config, domain: domains.Domain) -> vamoh.Geometry:
+    """Computes coordinates and the encoder's neighbourhoods once."""
+    encoder = config.model.encoder
+    stages = tuple(zip(encoder.points, encoder.neighbours, strict=True))
+    if not config.paper:
+        tables = domains.tables(domains.positions(domain), stages)
+        return vamoh.Geometry(domains.coordinates(domain), tables, None)
+    coords = domains.paper_coordinates(domain)
+    with jax.enable_x64(True):  # coarse levels are full of near ties
+        table = encodings.frequencies(
+            config.model.num_frequencies, coords.shape[-1], std=config.model.frequency_std
+        )
+        features = np.asarray(encodings.fourier_features(np.float64(table), np.float64(coords)))
+    # the released search: neighbours in the space of the Fourier features
+    tables = domains.tables(domains.positions(domain), stages, features=features)
+    return vamoh.Geometry(coords, tuple(t._replace(offset=None) for t in tables), np.float32(features))
+
+
+def partition_rules(config) -> tuple:
+    """Shards the emission, nearly all weights, over `model`: components, or else trunk features."""
+    if config.model.num_components % config.mesh.model == 0:
+        return ((r"emission_(kernel|bias)$", PartitionSpec("model")),)
+    return ((r"emission_kernel$", PartitionSpec(None, None, "model")),)
+
+
+def _loss(config, model, field):
+    train = config.train
+    num_points = field.train.shape[1]
+    chunk = train.chunk
+    if chunk < 0:  # the caches of a CPU want blocks, an accelerator or a mesh wants everything
+        is_split = config.mesh.data * config.mesh.model > 1
+        chunk = 0 if jax.default_backend() != "cpu" or is_split else CPU_CHUNK
+    chunk = min(chunk, num_points)
+
+    def loss(key, step, params, geometry, batch):
+        key_mask, key_points, key_elbo = jax.random.split(key, 3)
+        values = fields.to_unit(batch["values"], field.num_levels)  # [B, N, C]
+        size = values.shape[0]
+        mask = jnp.broadcast_to(batch["mask"], (size, num_points))
+        points = None
+        if train.max_missing:
+            rows = 1 if config.paper else size  # the release draws one mask for a batch
+            mask &= tasks.drop_per_item(key_mask, num_points, train.max_missing, rows)
+        if train.num_points:
+            points = tasks.subset(key_points, num_points, train.num_points)
+            if config.paper:  # the release shows the subset to the encoder and does not rescale
+                mask &= jnp.zeros(num_points, bool).at[points].set(True)
+        one = lambda key, values, mask: vamoh.elbo(
+            key, model, params, values, mask, geometry, points=points, chunk=chunk,
+            is_uniform=step < train.uniform_gate_steps,
+            is_standard=step < train.standard_prior_steps,
+        )  # fmt: skip
+        terms = jax.vmap(one)(jax.random.split(key_elbo, size), values, mask)
+        beta = jnp.clip((step - train.anneal_start) / max(train.anneal_steps, 1), 0.0, 1.0)
+        fit = terms.log_lik - terms.kl_c
+        num_seen = jnp.sum(mask) * values.shape[-1]
+        return jnp.mean(beta * terms.kl_z - fit), {
+            "elbo": jnp.mean(fit - terms.kl_z),
+            "bits_per_dimension": jnp.sum(terms.kl_z - fit) / num_seen / jnp.log(2.0),
+            "kl_z": jnp.mean(terms.kl_z),
+            "kl_c": jnp.mean(terms.kl_c),
+        }
+
+    return loss
+
+
+def _adam(config):
+    train = config.train
+    rate = train.learning_rate
+    if train.warmup_steps or train.decay:
+        rate = optax.warmup_cosine_decay_schedule(
+            0.0, rate, train.warmup_steps, train.steps, end_value=0.01 * rate
+        )
+    return optax.chain(optax.clip_by_global_norm(train.clip_norm), optax.adam(rate))
