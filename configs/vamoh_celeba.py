@@ -48,8 +48,8 @@ def get_config(variant=""):
         config.train.uniform_gate_steps = 100 * EPOCH
     if "smoke" in words:
         shrink(config)
-        config.model.encoder.points = (64, 16)
-        config.model.encoder.neighbours = (9, 9)
+        config.model.encoder.points = (256, 16)
+        config.model.encoder.neighbours = (25, 36)
         config.model.encoder.channels = (4, 8)
         config.train.num_points = 256
     return config

@@ -1,6 +1,6 @@
 """VAMoH on scikit-learn's 8 x 8 digits.
 
-  python -m launch.train --config=configs/vamoh_digits.py --workdir=runs/digits
+python -m launch.train --config=configs/vamoh_digits.py --workdir=runs/digits
 """
 
 from configs.vamoh_common import base, shrink

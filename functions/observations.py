@@ -23,6 +23,7 @@ import numpy as np
 from hmcvae import likelihoods
 
 KINDS = ("logistic", "gaussian", "continuous_bernoulli", "bernoulli")
+MARGIN = 0.25  # by which the location of a logistic density may leave [0, 1]
 PAPER_LOGISTIC = {"half_width": 1 / 512, "edge_bins": False, "floor": 1e-7}
 
 
@@ -82,10 +83,19 @@ def mean(kind: str, logits: jax.Array, log_scale: jax.Array, *, paper: bool = Fa
         return logits
     if kind == "continuous_bernoulli":
         return likelihoods.continuous_bernoulli_mean(logits)
-    loc = jax.nn.sigmoid(logits)
     if kind == "bernoulli" or paper:
-        return loc
-    return likelihoods.discretised_logistic_mean(loc, log_scale)
+        return jax.nn.sigmoid(logits)
+    return likelihoods.discretised_logistic_mean(location(logits), log_scale)
+
+
+def location(logits: jax.Array, *, paper: bool = False) -> jax.Array:
+    """Returns where the logistic density lies: (1 + 2 m) sigma(logit) - m with a margin m of 1/4.
+
+    Beyond [0, 1] the end bins can take nearly all mass whatever the scale: black and white are
+    common in images. The released code has m = 0, `paper`, and no end bins.
+    """
+    margin = 0.0 if paper else MARGIN
+    return (1.0 + 2.0 * margin) * jax.nn.sigmoid(logits) - margin
 
 
 def sample(
@@ -106,8 +116,9 @@ def sample(
     """
     _check_kind(kind)
     if kind == "logistic":
-        loc = jax.nn.sigmoid(logits)
-        return likelihoods.discretised_logistic_sample(key, loc, log_scale, num_levels=num_levels)
+        return likelihoods.discretised_logistic_sample(
+            key, location(logits), log_scale, num_levels=num_levels
+        )
     if kind == "gaussian":
         return logits + jnp.exp(log_scale) * jax.random.normal(key, logits.shape, logits.dtype)
     if kind == "continuous_bernoulli":
@@ -155,7 +166,7 @@ def _log_prob(kind, y, logits, log_scale, num_levels, paper):
     # logarithm; what depends on the scale alone has its small shape.
     options = PAPER_LOGISTIC if paper else {}
     return likelihoods.discretised_logistic_log_prob(
-        y, jax.nn.sigmoid(logits), log_scale, num_levels=num_levels, **options
+        y, location(logits, paper=paper), log_scale, num_levels=num_levels, **options
     )
 
 

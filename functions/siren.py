@@ -2,8 +2,9 @@
 
 Their parameters are what a hypernetwork emits; callers `vmap` over components and items. Features
 lead: a module maps x [d] to [C], and as well [d, N] to [C, N], so that coordinates shared by many
-networks enter one matrix product and no layer transposes its activations [width, N]. SIREN: Sitzmann et al. (2020). Fourier
-features and an MLP: Tancik et al. (2020), the data generator of VAMoH as released.
+networks enter one matrix product and no layer transposes its activations [width, N]. SIREN:
+Sitzmann et al. (2020). Fourier features and an MLP: Tancik et al. (2020), the data generator of
+VAMoH as released.
 Not here: the emission of parameters (`functions.hypernet`), likelihoods of the outputs.
 """
 
@@ -53,6 +54,7 @@ class Affine(nn.Module):
     features: int
     kernel_init: nn.initializers.Initializer
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
+    precision: jax.lax.Precision = jax.lax.Precision.DEFAULT  # of the product
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -60,7 +62,8 @@ class Affine(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (x.shape[0], self.features))
         bias = self.param("bias", self.bias_init, (self.features,))
         bias = bias.reshape(-1, *(1,) * (x.ndim - 1))
-        return jax.lax.dot_general(kernel, x, (((0,), (0,)), ((), ()))) + bias
+        product = jax.lax.dot_general(kernel, x, (((0,), (0,)), ((), ())), self.precision)
+        return product + bias
 
 
 class Siren(Representation):
@@ -80,11 +83,16 @@ class Siren(Representation):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps a coordinate [d] to outputs [num_outputs], or [d, N] to [num_outputs, N]."""
-        h = x
-        for i, width in enumerate(self.widths):
-            bound = self.omega / h.shape[0] if i == 0 else math.sqrt(6.0 / h.shape[0])
-            phase = uniform(math.pi) if i == 0 else nn.initializers.zeros
-            h = sine(Affine(width, uniform(bound), phase, name=f"layer_{i}")(h))
+        # The first phases reach tens of radians, and the pixels of a large picture are closer than
+        # the default (reduced) precision of a GPU or TPU can tell apart.
+        first = Affine(
+            self.widths[0], uniform(self.omega / x.shape[0]), uniform(math.pi),
+            jax.lax.Precision.HIGHEST, name="layer_0",
+        )  # fmt: skip
+        h = sine(first(x))
+        for i, width in enumerate(self.widths[1:], start=1):
+            init = uniform(math.sqrt(6.0 / h.shape[0]))
+            h = sine(Affine(width, init, name=f"layer_{i}")(h))
         bound = math.sqrt(6.0 / h.shape[0])
         return Affine(self.num_outputs, uniform(bound), name="output")(h)
 

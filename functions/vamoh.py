@@ -287,7 +287,7 @@ def elbo(
       mask: [N] True = observed.
       geometry: coordinates and neighbourhoods.
       points: [n] a uniform subset of the points, to decode only these; the likelihood is rescaled
-        by N / n, an unbiased estimate, but with `model.paper`, as released. None decodes all.
+        by N / n, an unbiased estimate, but not with `model.paper`. None decodes all.
       chunk: decode so many points of one item at a time, with their gradient
         (`functions.blockwise`): for CPUs, and where memory is short. 0 takes all points of all
         items together.

@@ -65,7 +65,11 @@ def build(config, field: fields.Field) -> Experiment:
             "origin": field.origin,
             "fingerprint": field.fingerprint,
             "domain": field.domain._asdict(),
-            "items": {"train": len(field.train), "valid": len(field.valid), "test": len(field.test)},
+            "items": {
+                "train": len(field.train),
+                "valid": len(field.valid),
+                "test": len(field.test),
+            },
         },
     )
 
@@ -163,7 +167,9 @@ def make_geometry(config, domain: domains.Domain) -> vamoh.Geometry:
         features = np.asarray(encodings.fourier_features(np.float64(table), np.float64(coords)))
     # the released search: neighbours in the space of the Fourier features
     tables = domains.tables(domains.positions(domain), stages, features=features)
-    return vamoh.Geometry(coords, tuple(t._replace(offset=None) for t in tables), np.float32(features))
+    return vamoh.Geometry(
+        coords, tuple(t._replace(offset=None) for t in tables), np.float32(features)
+    )
 
 
 def partition_rules(config) -> tuple:

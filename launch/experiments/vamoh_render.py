@@ -20,6 +20,7 @@ from functions.render import render as render_function
 from launch import field_figures
 from launch.data.fields import Field, to_unit
 from launch.experiments.vamoh_report import STEPS
+from launch.field_panels import COLOURS
 
 WHOLE = ("reconstruct", "super_resolution", "segmentation")  # tasks that hide nothing
 TASKS = (*WHOLE, *tasks.TASKS, "samples", "interpolate")
@@ -187,7 +188,7 @@ def _pictures(out, domain, num_components):
     """Returns images in full resolution by name: the place among the renders, and what it is."""
     if domain.kind != "image":
         return {}
-    colours = np.array([to_rgb(colour) for colour in field_figures.COLOURS])
+    colours = np.array([to_rgb(colour) for colour in COLOURS])
     paint = {
         "value": lambda value: value[..., 0] if value.shape[-1] == 1 else value,
         "segments": lambda segments: colours[segments % len(colours)],

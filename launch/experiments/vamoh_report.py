@@ -1,7 +1,7 @@
 """Test scores of a model of functions, and the arrays and figures that show them.
 
 Scores of reconstructions come from the posterior mean of z and p(c | x, z), which has not seen the
-value it predicts; `psnr_published` weighs components by the value's own responsibilities, as the
+value it predicts; `psnr_most_probable` takes one component a point, `psnr_published` weighs components by the value's own responsibilities, as the
 released code does. Scores of completions are of hidden points only.
 """
 
@@ -147,6 +147,7 @@ class _Scorer:
             errors["ssim"] = metrics.ssim(*images)
         return {
             "errors": errors, "errors_published": self._errors(own.mean, values, known),
+            "errors_most_probable": self._errors(out.most_probable, values, known),
             "terms": terms, "evidence": evidence, "z": mean, "rendering": out,
             "segments": own.segment,
         }  # fmt: skip
@@ -166,7 +167,10 @@ class _Scorer:
             "entropy": rendering.entropy.mean(),
             **self._summary(out["errors"], ""),
             "psnr_of_mean": float(metrics.psnr(out["errors"]["mse"].mean())),
-            "psnr_published": np.mean(metrics.psnr(out["errors_published"]["mse"])),
+            **{
+                f"psnr_{name}": np.mean(metrics.psnr(out[f"errors_{name}"]["mse"]))
+                for name in ("most_probable", "published")
+            },
         }
         if self.field.segments is not None and self.model.num_components > 1:
             truth = self.field.segments[: len(self.test)]
@@ -277,7 +281,8 @@ class _Scorer:
         arrays = {}
         for factor in self.settings.factors:
             finer = domains.resized(self.domain, [factor * size for size in self.domain.shape])
-            coords = domains.coordinates(finer)
+            place = domains.paper_coordinates if self.paper else domains.coordinates
+            coords = place(finer)
             large = self._render(params, key, z[:NUM_LARGE], coords)
             arrays[f"render_{finer.shape[0]}"] = np.asarray(large)
             arrays[f"shape_{finer.shape[0]}"] = np.array(finer.shape)

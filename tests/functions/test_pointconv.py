@@ -1,7 +1,6 @@
-"""The set encoder: a plain loop, what a mask may change, irregular sets, sizes, stored numbers."""
+"""The set encoder: a plain loop, what a mask may change, irregular sets, stored numbers."""
 
 import functools
-import math
 from pathlib import Path
 
 import jax
@@ -20,6 +19,7 @@ from functions.pointconv import (
     average,
     nearest_observed,
 )
+from tests.functions.jaxprs import dot_generals, operands
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pointconv.npz"
 C, Z = 3, 5
@@ -125,6 +125,30 @@ def test_encoder_is_its_levels_and_a_head(mask):
     np.testing.assert_allclose(log_var, layer(params["log_var"], h.ravel()), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("mask", MASKS)
+def test_released_encoder_is_the_loop_over_centres(mask):
+    """A level, then a pooling level, each from the neighbours that are observed."""
+    module, (points, tables) = ENCODERS["paper"]
+    values, mask = values_of(), MASKS[mask]
+    params = drawn(module, values, mask, points, tables)
+    rows, seen = [], []
+    for j, neighbours in zip(tables[0].centre, tables[0].index, strict=True):
+        shown = neighbours[mask[neighbours]]
+        weights = np.float64(points[shown] - points[j])
+        for i in range(2):
+            weights = layer(params["PaperPointConv_0"][f"weight_{i}"], weights)
+        total = np.float64(values[shown]).T @ weights
+        row = layer(params["PaperPointConv_0"]["linear"], total.ravel())
+        rows.append(np.where(row > 0, row, 0.2 * row))
+        seen.append(len(shown) > 0)
+    rows, seen = np.stack(rows), np.array(seen)
+    kept = [neighbours[seen[neighbours]] for neighbours in tables[1].index]
+    h = np.stack([rows[k].mean(0) if len(k) else np.zeros(4) for k in kept])
+    want = layer(params["head"], h.ravel())
+    got = apply(module, params, values, mask, points, tables)
+    np.testing.assert_allclose(np.concatenate(got), want, rtol=1e-3, atol=1e-3)
+
+
 @EACH
 @MASKED
 def test_nothing_under_the_mask_matters_bit_for_bit(name, mask):
@@ -166,23 +190,12 @@ def test_vmap_is_the_loop_over_items(name):
             np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5)
 
 
-def dot_generals(jaxpr):
-    """Yields the shapes of the operands of all matrix products, inner jaxprs included."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            yield [v.aval.shape for v in equation.invars]
-        for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from dot_generals(inner)
-
-
 def test_weights_of_shared_neighbourhoods_are_computed_once():
     module, (tables,) = ENCODERS["default"]
     params = drawn(module, values_of(), MASKS["all"], tables)
     run = jax.vmap(lambda v, m: module.apply({"params": params}, v, m, tables))
     values, masks = np.zeros((11, N, C), np.float32), np.ones((11, N), bool)
-    shapes = list(dot_generals(jax.make_jaxpr(run)(values, masks).jaxpr))
+    shapes = [operands(e) for e in dot_generals(jax.make_jaxpr(run)(values, masks).jaxpr)]
     for table, channels in zip(tables, (C, 4), strict=True):
         assert [table.offset.shape, (2, 6)] in shapes  # the first layer of weights, no axis of 11
         num, k = table.index.shape
@@ -279,43 +292,6 @@ def test_padding_of_a_set_does_not_matter(num_seen):
         got = encode_set(params, longer(points), longer(values), np.arange(size) < num_seen)
         for a, b in zip(got, want, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
-
-
-# --- the published sizes: points, then (centres, neighbours, channels) a level, None pools
-
-PUBLISHED = [
-    (784, 3, 16, 2, [(196, 9, 32), (49, 9, 32), (25, 9, 32)], 73_184),
-    (4096, 3, 32, 2, [(1024, 16, 32), (256, 16, 64), (64, 16, 256)], 1_358_592),
-    (
-        4096, 3, 64, 4,
-        [(4096, 9, 64), (1024, 9, None), (1024, 9, 128), (256, 9, None), (256, 9, 256),
-         (64, 9, None), (64, 9, 512), (16, 9, None), (1, 9, 512)],
-        7_041_664,
-    ),
-    (
-        4140, 1, 32, 4,
-        [(1024, 9, 32), (256, 9, 64), (64, 9, 256), (32, 9, 512), (16, 9, 32)],
-        2_713_088,
-    ),
-    (
-        4096, 1, 32, 4,
-        [(4096, 8, 32), (512, 27, 64), (64, 27, 128), (16, 27, 256), (16, 8, 16)],
-        795_760,
-    ),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("num", "channels", "size", "depth", "levels", "count"), PUBLISHED)
-def test_published_sizes(num, channels, size, depth, levels, count):
-    module = PaperEncoder(tuple(c for _, _, c in levels), size, (16,) * depth)
-    shape = jax.ShapeDtypeStruct
-    tables = tuple(
-        Table(shape((m,), jnp.int32), shape((m, k), jnp.int32), None) for m, k, _ in levels
-    )
-    inputs = (shape((num, channels), jnp.float32), shape((num,), bool))
-    features = shape((num, 256), jnp.float32)
-    params = jax.eval_shape(module.init, jax.random.key(0), *inputs, features, tables)
-    assert sum(math.prod(p.shape) for p in jax.tree.leaves(params)) == count
 
 
 # --- stored numbers

@@ -1,13 +1,16 @@
 """Function representations: a plain loop, the published sizes, and how they start."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from functions import encodings, siren
+from tests.functions.jaxprs import dot_generals, operands
 
 N, K, B = 13, 3, 2  # points, components, items
 PUBLISHED = [((4, 4, 4), 3, 1083), ((32, 32), 3, 9379), ((64, 64, 64), 3, 24963)]
@@ -30,12 +33,10 @@ def features_of(module, x):
 def test_networks_are_the_loop_over_layers(name, key):
     module = MODULES[name]
     x = jax.random.uniform(key, (N, 2), minval=-1.0)
-    params = module.init(key, x[0])["params"]
-    noise = jax.random.split(jax.random.key(1), 6)
-    leaves, tree = jax.tree.flatten(params)
-    leaves = [a + 0.1 * jax.random.normal(k, a.shape) for k, a in zip(noise, leaves, strict=True)]
-    params = jax.tree.unflatten(tree, leaves)
-    got = jax.vmap(lambda x: module.apply({"params": params}, x))(x)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(module.init, key, x[0])["params"]
+    params = jax.tree.map(lambda s: np.float32(0.7 * rng.normal(size=s.shape)), shapes)
+    got = jax.jit(jax.vmap(lambda x: module.apply({"params": params}, x)))(x)
     h = features_of(module, np.float64(x))
     for layer in ("layer_0", "layer_1"):
         h = h @ np.float64(params[layer]["kernel"]) + np.float64(params[layer]["bias"])
@@ -75,37 +76,35 @@ def test_phases_of_a_siren_keep_their_size_with_depth(omega, dim, key):
     assert 0.5 < phases["output"]["__call__"][0].std() < 1.5
 
 
-def dot_generals(jaxpr):
-    """Yields all matrix products of a jaxpr, those of inner jaxprs included."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            yield equation
-        for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from dot_generals(inner)
-
-
 @pytest.mark.parametrize("name", MODULES)
-def test_first_layers_of_all_networks_are_one_product(name, key):
+def test_first_layers_of_all_networks_are_one_precise_product(name):
     module = MODULES[name]
     size = 2 if name == "siren" else 8  # of what the first layer sees
-    params = jax.vmap(jax.vmap(lambda k: module.init(k, jnp.zeros(2))))(
-        jax.random.split(key, (B, K))
-    )
-    over_points = jax.vmap(module.apply, (None, 0))
-    run = jax.vmap(jax.vmap(over_points, (0, None)), (0, None))
+    one = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(2))["params"]
+    params = jax.tree.map(lambda s: jax.ShapeDtypeStruct((B, K, *s.shape), s.dtype), one)
+    evaluate = lambda params, x: siren.evaluate(module, params, x)
+    run = jax.vmap(jax.vmap(evaluate, (0, None)), (0, None))
     found = {}
     for equation in dot_generals(jax.make_jaxpr(run)(params, jnp.zeros((N, 2))).jaxpr):
-        shapes = [v.aval.shape for v in equation.invars]
-        if (B, K, size, 5) in shapes:
-            found["first"] = equation, shapes
-        if (B, K, 5, 7) in shapes:
-            found["second"] = equation, shapes
-    equation, shapes = found["first"]
-    assert shapes == [(B, K, size, 5), (N, size)]  # the coordinates are not repeated
-    (_, batch), result = equation.params["dimension_numbers"], equation.outvars[0].aval.shape
-    assert batch == ((), ())
-    assert result == (B, K, 5, N)
+        for layer, shape in (("first", (B, K, size, 5)), ("second", (B, K, 5, 7))):
+            if operands(equation)[0] == shape:
+                found[layer] = equation
+    first, second = found["first"], found["second"]
+    assert operands(first)[1] == (size, N)  # the coordinates are not repeated
+    assert first.params["dimension_numbers"][1] == ((), ())
+    assert first.outvars[0].aval.shape == (B, K, 5, N)
     # and, on the contrary, the second layer is a product an item and component
-    assert found["second"][0].params["dimension_numbers"][1] == ((0, 1), (0, 1))
+    assert second.params["dimension_numbers"][1] == ((0, 1), (0, 1))
+    if name == "siren":  # Fourier features are computed precisely and then of order 1
+        assert set(first.params["precision"]) == {jax.lax.Precision.HIGHEST}
+
+
+def test_any_module_is_a_representation(key):
+    """A module that only takes one coordinate is mapped over points; ours take all at once."""
+    x = jax.random.uniform(key, (N, 2), minval=-1.0)
+    for module in (*MODULES.values(), nn.Sequential([nn.Dense(4), nn.LayerNorm(), nn.Dense(2)])):
+        params = jax.jit(module.init)(key, x[0])["params"]
+        got = jax.jit(functools.partial(siren.evaluate, module))(params, x)
+        want = jax.jit(module.apply)({"params": params}, x[-1])
+        assert got.shape == (N, 2)
+        np.testing.assert_allclose(got[-1], want, rtol=1e-4, atol=1e-5)
