@@ -47,9 +47,8 @@ def get_config(variant=""):
         shrink(config)
         config.data.num_train = 40
         config.data.num_test = 8
-        config.data.size = 8
         config.model.encoder.points = (64, 16)
-        config.model.encoder.neighbours = (27, 27)
+        config.model.encoder.neighbours = (125, 27)
         config.model.encoder.channels = (4, 8)
         config.train.num_points = 128
     return config

@@ -3,7 +3,7 @@
 A network gives one logit for each point and channel; a kind of likelihood reads it as follows, with
 sigma the logistic function and s = exp(log_scale):
 
-  logistic             logistic density around sigma(logit), scale s, in bins of [0, 1]
+  logistic             logistic density around `location`, scale s, in bins of [0, 1]
   gaussian             N(logit, s^2)
   continuous_bernoulli density on [0, 1] with natural parameter logit
   bernoulli            probability sigma(logit) of 1

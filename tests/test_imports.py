@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 OURS = {"hmcvae", "functions", "launch", "configs", "benchmarks", "tests"}
 LIBRARY = {"jax", "flax", "optax", "distrax", "numpy", "chex"}
 SIDE_EFFECTS = {"http", "requests", "shutil", "socket", "subprocess", "tempfile", "urllib"}
-EXTRA = {  # rooms that stand on a library of their own, at set-up or on the host, never inside `jit`
+EXTRA = {  # libraries of one file, used at set-up or on the host, never inside `jit`
     ("hmcvae", "estimator.py"): {"sklearn", "pandas"},
     ("functions", "domains.py"): {"scipy"},  # the k-d tree
     ("functions", "metrics.py"): {"scipy", "sklearn"},

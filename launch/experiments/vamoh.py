@@ -34,6 +34,14 @@ def build(config, field: fields.Field) -> Experiment:
             f"config.train.batch_size={config.train.batch_size}: expected 1 to the "
             f"{len(field.train)} training items of {field.name}"
         )
+    if not 0 <= config.train.num_points <= field.train.shape[1]:
+        raise ValueError(
+            f"config.train.num_points={config.train.num_points}: expected 0 to "
+            f"{field.train.shape[1]}, the points of {field.name}"
+        )
+    check_likelihood(model.likelihood, field)
+    init = lambda key: vamoh.init(key, model, geometry)
+    jax.eval_shape(init, jax.random.key(0))  # refuses what does not fit together
     seeds = tuple(range(config.seeds))
     stacked = jax.tree.map(lambda a: np.stack([a] * len(seeds)), geometry)
 
@@ -49,7 +57,7 @@ def build(config, field: fields.Field) -> Experiment:
         return {"values": field.train[index], "mask": mask}
 
     return Experiment(
-        init=lambda key: vamoh.init(key, model, geometry),
+        init=init,
         phases=(
             gradient_phase("train", config.train.steps, _loss(config, model, field), _adam(config)),
         ),
@@ -102,6 +110,17 @@ def check(config):
         refuse("train.max_missing", train.max_missing, "a rate in [0, 1)")
     if config.seeds < 1:
         refuse("seeds", config.seeds, "1 or more")
+
+
+def check_likelihood(kind: str, field: fields.Field):
+    """Refuses a likelihood that the data does not fit."""
+    if kind == "logistic" and not field.num_levels:
+        raise ValueError(
+            f"config.model.likelihood='logistic': {field.name} holds reals, not levels; leave it "
+            f"empty or choose 'continuous_bernoulli' or 'gaussian'"
+        )
+    if kind != field.kind:  # the data's own was checked when it was read
+        observations.check(kind, fields.to_unit(field.train, field.num_levels), field.train_mask)
 
 
 def load_field(config) -> fields.Field:

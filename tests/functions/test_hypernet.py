@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from functions import encodings, siren
 from functions.hypernet import HyperNetwork, offset_scale
+from tests.functions.programs import jit
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hypernet.npz"
 B, K, Z = 3, 2, 5
@@ -46,12 +47,12 @@ def ravel(tree):
     return np.concatenate([np.reshape(leaf, (len(leaf), -1)) for leaf in leaves], axis=-1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit, static_argnums=0)
 def init(module, key, x):
     return module.init(key, x)["params"]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit, static_argnums=0)
 def emit(hyper, params, z):
     return jax.vmap(lambda z: hyper.apply({"params": params}, z))(z)
 
@@ -140,7 +141,7 @@ def test_every_parameter_is_trained(key):
         out = jax.vmap(lambda theta: Target().apply({"params": theta}, jnp.ones(2)))(theta)
         return jnp.sum(jnp.sin(out))
 
-    grads, grad_z = jax.jit(jax.grad(loss, (0, 1)))(params, z)
+    grads, grad_z = jit(jax.grad(loss, (0, 1)))(params, z)
     assert all(g.any() for g in jax.tree.leaves(grads))
     assert grad_z.all()
 

@@ -16,6 +16,17 @@ K, N, C = 3, 7, 2
 LOG_SCALE = jnp.array([-1.3, -2.1])
 
 
+@pytest.mark.parametrize(("logit", "level"), [(-8.0, 0.0), (8.0, 1.0)])
+def test_black_and_white_can_be_certain_at_any_scale(logit, level):
+    certain = observations.log_prob("logistic", level, logit, jnp.log(0.05))
+    assert certain > -0.01
+    np.testing.assert_allclose(
+        observations.mean("logistic", logit, jnp.log(0.05)), level, atol=2e-3
+    )
+    released = observations.log_prob("logistic", level, logit, jnp.log(0.05), paper=True)
+    assert released < -3.0
+
+
 def make_batch(kind):
     rng = np.random.default_rng(0)
     y = {
@@ -43,7 +54,7 @@ def test_log_prob_agrees_with_scipy(kind):
         odds = np.log(logits / np.tanh(logits / 2))  # the normaliser
         oracle = odds + y * special.log_expit(logits) + (1 - y) * special.log_expit(-logits)
     else:
-        law = stats.logistic(special.expit(logits), scale)
+        law = stats.logistic(1.5 * special.expit(logits) - 0.25, scale)
         upper = np.where(y > 0.999, 1.0, law.cdf(y + 0.5 / 255))
         oracle = np.log(upper - np.where(y < 0.001, 0.0, law.cdf(y - 0.5 / 255)))
     np.testing.assert_allclose(out, oracle, rtol=2e-5, atol=2e-5)
@@ -69,8 +80,10 @@ def test_logistic_is_exact_at_every_scale(log_scale):
     value = has_a * special.log_expit(a) + has_b * special.log_expit(-b) + width
     at_a, at_b = has_a * special.expit(-a), has_b * -special.expit(b)
     of_width = np.where(has_a & has_b, -2 * w / scale / np.expm1(np.minimum(2 * w / scale, 500)), 0)
-    slopes = -(at_a + at_b) / scale * loc * (1 - loc), -(at_a * a + at_b * b) + of_width
-    logits = special.logit(loc[:, 0])
+    share = (loc + 0.25) / 1.5  # loc = 1.5 sigma(logit) - 0.25
+    by_logit = 1.5 * share * (1 - share)
+    slopes = -(at_a + at_b) / scale * by_logit, -(at_a * a + at_b * b) + of_width
+    logits = special.logit(share[:, 0])
     with jax.enable_x64(True):
         got = logistic_and_slopes(jnp.asarray(y), jnp.asarray(logits), jnp.float64(log_scale))
     for x, oracle in zip(jax.tree.leaves(got), (value, *slopes), strict=True):

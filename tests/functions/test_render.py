@@ -10,6 +10,7 @@ import pytest
 from functions import domains, mixture, siren, vamoh
 from functions.domains import Domain, Table
 from functions.render import render
+from tests.functions.programs import jit
 
 DOMAIN = Domain("image", (5, 7), "corners")
 N, C, K, Z = 35, 2, 3, 4
@@ -36,13 +37,13 @@ def params():
     return params
 
 
-@functools.partial(jax.jit, static_argnames="chunk")
+@functools.partial(jit, static_argnames="chunk")
 def run(params, coords, key=None, **options):
     key = jax.random.key(1) if key is None else key
     return render(key, MODEL, params, jnp.asarray(LATENT), coords, **options)
 
 
-@jax.jit
+@jit
 def components(params, values):
     """Returns log p(c | x, z), the means and log p(y | c) of all components."""
     apply = lambda method, *args: MODEL.apply({"params": params}, *args, method=method)

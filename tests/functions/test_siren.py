@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from functions import encodings, siren
-from tests.functions.jaxprs import dot_generals, operands
+from tests.functions.programs import dot_generals, jit, operands
 
 N, K, B = 13, 3, 2  # points, components, items
 PUBLISHED = [((4, 4, 4), 3, 1083), ((32, 32), 3, 9379), ((64, 64, 64), 3, 24963)]
@@ -36,7 +36,7 @@ def test_networks_are_the_loop_over_layers(name, key):
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(module.init, key, x[0])["params"]
     params = jax.tree.map(lambda s: np.float32(0.7 * rng.normal(size=s.shape)), shapes)
-    got = jax.jit(jax.vmap(lambda x: module.apply({"params": params}, x)))(x)
+    got = jit(jax.vmap(lambda x: module.apply({"params": params}, x)))(x)
     h = features_of(module, np.float64(x))
     for layer in ("layer_0", "layer_1"):
         h = h @ np.float64(params[layer]["kernel"]) + np.float64(params[layer]["bias"])
@@ -63,7 +63,7 @@ def test_phases_of_a_siren_keep_their_size_with_depth(omega, dim, key):
     assert 0.9 * omega / dim < jnp.abs(first["kernel"]).max() <= omega / dim
     assert 0.9 * jnp.pi < jnp.abs(first["bias"]).max() <= jnp.pi
 
-    @jax.jit
+    @jit
     @jax.vmap
     def run(x):
         return module.apply(params, x, capture_intermediates=True)[1]["intermediates"]
@@ -103,8 +103,8 @@ def test_any_module_is_a_representation(key):
     """A module that only takes one coordinate is mapped over points; ours take all at once."""
     x = jax.random.uniform(key, (N, 2), minval=-1.0)
     for module in (*MODULES.values(), nn.Sequential([nn.Dense(4), nn.LayerNorm(), nn.Dense(2)])):
-        params = jax.jit(module.init)(key, x[0])["params"]
-        got = jax.jit(functools.partial(siren.evaluate, module))(params, x)
-        want = jax.jit(module.apply)({"params": params}, x[-1])
+        params = jit(module.init)(key, x[0])["params"]
+        got = jit(functools.partial(siren.evaluate, module))(params, x)
+        want = jit(module.apply)({"params": params}, x[-1])
         assert got.shape == (N, 2)
         np.testing.assert_allclose(got[-1], want, rtol=1e-4, atol=1e-5)

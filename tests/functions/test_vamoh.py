@@ -13,7 +13,7 @@ import pytest
 from functions import domains, encodings, observations, siren, vamoh
 from functions.domains import Domain, Table
 from hmcvae.gaussian import kl_to_standard_normal
-from tests.functions.jaxprs import dot_generals, operands
+from tests.functions.programs import dot_generals, jit, operands
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hypernet.npz"
 DOMAIN = Domain("image", (5, 7))
@@ -28,8 +28,6 @@ VARIANTS = {
     "published": {"bound": "published"},
     "paper": {"paper": True, "bound": "published", "prior": "planar", "share_trunk": False},
 }
-# a third of the time to compile, and every program here runs only a few times
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 EACH = pytest.mark.parametrize("name", ["exact", "paper"])
 
 

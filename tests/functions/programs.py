@@ -1,4 +1,11 @@
-"""What the tests read off traced programs."""
+"""Programs in the tests: compiled fast, and what can be read off them."""
+
+import functools
+
+import jax
+
+# a third of the time to compile; for programs that run a few times
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def dot_generals(jaxpr):

@@ -1,0 +1,185 @@
+"""VAMoH end to end: every config trains and is scored; runs resume exactly; bad input is refused."""
+
+import importlib
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from functions import tasks
+from functions.domains import Domain
+from launch import loop, train
+from launch.data import fields
+from launch.data.items import Items
+from launch.experiments import vamoh
+from tests.launch import runs
+
+PROCEDURAL = ("vamoh_digits", "vamoh_shapes3d", "vamoh_era5", "vamoh_shapenet")
+NEEDS_DATA = ("vamoh_polymnist", "vamoh_celeba")
+FIGURES = {"audit", "completions", "interpolation", "reconstructions", "samples"}
+
+
+def config_of(name, variant="smoke", **changes):
+    out = importlib.import_module(f"configs.{name}").get_config(variant)
+    out.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return out
+
+
+def run(path, name="vamoh_digits", **changes):
+    config = config_of(name, **changes)
+    return loop.run(vamoh.make(config), config, path)
+
+
+@pytest.mark.parametrize("name", PROCEDURAL)
+def test_config_trains_is_scored_and_drawn(name, tmp_path):
+    result = run(tmp_path, name, train__steps=4, loop__steps_per_dispatch=2, evaluate__num_items=4)
+    scores = {key: value["mean"] for key, value in result["metrics"].items()}
+    not_finite = [key for key, value in scores.items() if value is None]
+    assert not not_finite
+    assert {"bits_per_dimension", "psnr_inpaint", "nll_drop90", "fd_mean", "audit_ratio"} <= {
+        *scores
+    }
+    drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert drawn >= FIGURES | {"super_resolution", "training"}
+    kind = result["meta"]["domain"]["kind"]
+    assert ("globe" in drawn) == (kind == "sphere")
+    assert ("iou" in scores) == (kind == "voxels")
+    assert ("ssim" in scores) == (kind == "image")
+    assert ("adjusted_rand" in scores) == (name == "vamoh_shapes3d")
+
+
+@pytest.mark.parametrize("name", (*PROCEDURAL, *NEEDS_DATA))
+@pytest.mark.parametrize("variant", ["", "paper"])
+def test_full_configs_fit_together(name, variant):
+    """Shapes of a whole training step, without the data, memory or time of one."""
+    config = config_of(name, variant)
+    vamoh.check(config)
+    domain, channels, kind, levels = {
+        "vamoh_digits": (Domain("image", (8, 8)), 1, "logistic", 17),
+        "vamoh_shapes3d": (Domain("image", (64, 64)), 3, "logistic", 256),
+        "vamoh_era5": (Domain("sphere", (46, 90), "corners"), 1, "continuous_bernoulli", 0),
+        "vamoh_shapenet": (Domain("voxels", (16, 16, 16)), 1, "bernoulli", 2),
+        "vamoh_polymnist": (Domain("image", (28, 28)), 3, "logistic", 256),
+        "vamoh_celeba": (Domain("image", (64, 64)), 3, "logistic", 256),
+    }[name]
+    values = np.zeros((70, *domain.shape, channels), np.uint8 if levels else np.float32)
+    parts = {"train": values, "valid": values[:2], "test": values[:4]}
+    field = fields.make("zeros", Items(domain, parts, kind, levels, "zeros"))
+    experiment = vamoh.build(config, field)
+    phase = experiment.phases[0]
+    key = jax.random.key(0)
+    state = jax.eval_shape(lambda: phase.init(key, experiment.init(key)))
+    data = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), experiment.data)
+    batch = jax.tree.map(lambda a: a[0, 0], experiment.batches(0, 0, 1))
+    new, metrics = jax.eval_shape(phase.step, key, 0, state, data, batch)
+    assert jax.tree.map(lambda a: a.shape, new) == jax.tree.map(lambda a: a.shape, state)
+    assert "loss" in metrics
+
+
+def test_interrupted_run_ends_in_the_same_parameters(tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    quick = {"evaluate__num_items": 2, "loop__checkpoint_every": 5}
+    first = run(whole, **quick)
+    make = vamoh.make
+
+    def stopping(config):
+        experiment = make(config)
+
+        def batches(phase, start, num):
+            if start == 10:
+                raise KeyboardInterrupt
+            return experiment.batches(phase, start, num)
+
+        return experiment._replace(batches=batches)
+
+    monkeypatch.setattr(vamoh, "make", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(cut, **quick)
+    monkeypatch.setattr(vamoh, "make", make)
+    second = run(cut, **quick)
+    assert first["metrics"] == second["metrics"]
+
+
+def test_seeds_are_replicas_that_differ(tmp_path):
+    result = run(tmp_path, seeds=2, evaluate__num_items=2)
+    values = result["metrics"]["bits_per_dimension"]["replicas"]
+    assert len(values) == 2
+    assert values[0] != values[1]
+
+
+def test_chunks_do_not_change_training(tmp_path):
+    losses = []
+    for chunk in (0, 16, 1000):
+        path = tmp_path / str(chunk)
+        run(path, train__chunk=chunk, evaluate__num_items=2, train__steps=10)
+        losses.append([row["loss"] for row in runs.rows(path)])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-4)
+    np.testing.assert_allclose(losses[2], losses[0], rtol=2e-4)
+
+
+def test_data_of_ones_own_with_holes_and_nan(tmp_path):
+    """A set of series with NaN where nothing was observed trains; scores are finite."""
+    rng = np.random.default_rng(0)
+    phase = rng.uniform(0, 6, (40, 1))
+    values = (0.5 + 0.4 * np.sin(np.linspace(0, 6, 24) + phase)).astype(np.float32)
+    mask = rng.random(values.shape) > 0.3
+    np.savez(tmp_path / "mine.npz", values=np.where(mask, values, np.nan), mask=mask)
+    changes = {
+        "data__name": f"npz:{tmp_path / 'mine.npz'}",
+        "data__domain": "series",
+        "model__encoder__points": (8, 4),
+        "model__encoder__neighbours": (7, 4),
+        "evaluate__num_items": 3,
+    }
+    result = run(tmp_path / "run", **changes)
+    psnr = result["metrics"]["psnr"]["mean"]
+    assert np.isfinite(psnr)
+    assert "psnr_left" in result["metrics"]
+    assert "psnr_top" not in result["metrics"]  # a series has none
+    assert (tmp_path / "run" / "figures" / "completions.png").exists()
+
+
+REFUSED = [
+    ({"model__representation": "mlp"}, r"model.representation='mlp': expected 'siren' or 'fourier'"),
+    ({"model__bound": "tight"}, r"config.model.bound='tight': expected 'exact' or 'published'"),
+    ({"model__likelihood": "beta"}, r"config.model.likelihood='beta'"),
+    ({"model__likelihood": "bernoulli"}, r"likelihood 'bernoulli' expects 0 or 1"),
+    ({"model__num_components": 0}, r"config.model.num_components=0: expected 1 or more"),
+    ({"model__encoder__points": (16,)}, r"points, neighbours and channels a level"),
+    ({"model__encoder__points": (100, 4)}, r"100"),
+    ({"model__prior": "glow"}, r"prior 'glow' is unknown"),
+    ({"train__max_missing": 1.0}, r"config.train.max_missing=1.0: expected a rate in \[0, 1\)"),
+    ({"train__batch_size": 5000}, r"config.train.batch_size=5000: expected 1 to"),
+    ({"train__num_points": 65}, r"config.train.num_points=65: expected 0 to 64"),
+    ({"seeds": 0}, r"config.seeds=0: expected 1 or more"),
+    ({"data__name": "digit"}, r"did you mean 'digits'"),
+    ({"data__name": "mnist", "data__dir": "absent"}, r"configs/vamoh_digits.py runs without it"),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), REFUSED)
+def test_bad_config_is_refused_in_one_sentence(changes, sentence):
+    with pytest.raises((ValueError, OSError), match=sentence) as refusal:
+        vamoh.make(config_of("vamoh_digits", **changes))
+    assert "\n" not in str(refusal.value)
+
+
+def test_program_refuses_before_anything_is_written(tmp_path, capsys):
+    words = ["--config=configs/vamoh_digits.py:smoke", f"--workdir={tmp_path}"]
+    assert train.main(["train", *words, "--config.model.bound=tight"]) == 2
+    assert "config.model.bound='tight'" in capsys.readouterr().err
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_result_remembers_data_and_config(tmp_path):
+    run(tmp_path, evaluate__num_items=2)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["meta"]["data"] == "digits"
+    assert len(result["meta"]["fingerprint"]) == 64
+    assert result["config"]["model"]["prior"] == "realnvp"
+
+
+def test_every_task_of_an_image_is_scored(tmp_path):
+    result = run(tmp_path, evaluate__num_items=2)
+    assert {f"nll_{name}" for name in tasks.TASKS} <= set(result["metrics"])
