@@ -1,1 +1,1 @@
-"""Sources of data: tables, their splits and test masks."""
+"""Sources of data: tables with their splits and test masks, fields, their preparation."""

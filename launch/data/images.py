@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-DATA_DIR = "HMCVAE_DATA_DIR"  # environment variable read where data_dir is empty, as for tables
+from launch.data.sources import DATA_DIR
+
 WITHOUT = "configs/vamoh_digits.py runs without it"
 CROP = 28  # pixels of a digit, and of the crop of a photograph below it
 BACKGROUND = "flowers"  # the photograph of `polymnist`; `polymnist_all` draws from all seven

@@ -5,6 +5,7 @@ Where each is expected below the data folder, its checksum and shape as tested, 
 
 from typing import Any, NamedTuple
 
+DATA_DIR = "HMCVAE_DATA_DIR"  # environment variable read where data_dir is empty
 _BOSTON = "CRIM ZN INDUS CHAS NOX RM AGE DIS RAD TAX PTRATIO B LSTAT MEDV"
 _CONCRETE = "cement slag ash water superplasticizer coarse fine age strength"
 _NAVAL = "lp v GTT GTn GGn Ts Tp T48 T1 T2 P48 P1 P2 Pexh TIC mf kMc kMt"

@@ -20,9 +20,8 @@ import pandas as pd
 import sklearn.datasets
 
 from launch.data.frames import Table, from_frame
-from launch.data.sources import SOURCES
+from launch.data.sources import DATA_DIR, SOURCES
 
-DATA_DIR = "HMCVAE_DATA_DIR"  # environment variable read where data_dir is empty
 MISSING = ("", "NaN", "nan", "NAN", "None", "none", "null", "NULL", "NA", "N/A", "<NA>")
 NAMES = ("wine", "diabetes", *SOURCES)
 

@@ -1,8 +1,9 @@
 """Test scores of a model of functions, and the arrays and figures that show them.
 
 Scores of reconstructions come from the posterior mean of z and p(c | x, z), which has not seen the
-value it predicts; `psnr_most_probable` takes one component a point, `psnr_published` weighs components by the value's own responsibilities, as the
-released code does. Scores of completions are of hidden points only.
+value it predicts; `psnr_most_probable` takes one component a point, `psnr_published` weighs them by
+the value's own responsibilities, as the released code does. Scores of completions are of hidden
+points only.
 """
 
 import math
@@ -33,10 +34,11 @@ def evaluator(config, model, geometry, field):
 
     Metrics, per seed: `bits_per_dimension` (the bound) and `_iw` (importance-weighted, S draws),
     `kl_z`, `kl_c`, `active_units`, `entropy` of components; `psnr` (mean over items) and
-    `psnr_of_mean` (of the mean squared error; reconstructions), `ssim`, or accuracy and IoU, or RMSE in raw units;
-    the same with `_<task>` for completions, and `nll_<task>` in nats a value; `fd_*`, precision,
-    recall, density and coverage of generated against test items in the principal components of the
-    training items, `fd_floor` with training items in the place of generated ones; `audit_*`.
+    `psnr_of_mean` (of the mean squared error) of reconstructions, `ssim`, or accuracy and IoU, or
+    RMSE in raw units; most of them with `_<task>` for completions, and `nll_<task>` in nats a
+    value; `fd_*`, precision, recall, density and coverage of generated against test items in the
+    principal components of the training items, `fd_floor` with training items in the place of
+    generated ones; `audit_*`.
     """
     scorer = _Scorer(model, geometry, field, config)
 

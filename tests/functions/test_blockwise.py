@@ -69,7 +69,7 @@ def test_replicas_outside_items(key):
 
 
 def test_memory_does_not_grow_with_points_or_items():
-    """Activations [B, N, 64] of the plain sum are kept for the way back; those of a block are not."""
+    """Activations [B, N, 64] of the plain sum are kept for the way back, those of a block not."""
 
     def deep(weights, features, data, is_real):
         h = data

@@ -11,17 +11,13 @@ import numpy as np
 import pytest
 
 from functions.domains import Domain
-from launch.data import fields, images, tables
+from launch.data import fields, images
 
 DATA_DIR = os.environ.get(images.DATA_DIR, "")
 needs_data = pytest.mark.skipif(
     not Path(DATA_DIR or "absent").is_dir(),
     reason=f"the data folder is absent: set {images.DATA_DIR}",
 )
-
-
-def test_the_folder_is_the_one_of_the_tables():
-    assert images.DATA_DIR == tables.DATA_DIR
 
 
 def write_idx(folder, num_train=36, num_test=12, compress=False):
