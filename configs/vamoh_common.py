@@ -62,6 +62,9 @@ def base(variant: str):
     config.train.anneal_start = -1 if config.paper else 500
     config.train.anneal_steps = 1 if config.paper else 500
     config.train.max_missing = 0.3 if config.paper else 0.9  # rates of hidden points: U(0, this)
+    config.train.box_share = (
+        0.0 if config.paper else 0.3
+    )  # of items that hide or show a box instead
     config.train.num_points = 0  # points decoded a step; 0 is all
     config.train.chunk = -1  # points decoded at a time; 0 is all, -1 is what suits the device
     config.train.clip_norm = 200.0

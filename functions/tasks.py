@@ -125,6 +125,34 @@ def drop_per_item(key: chex.PRNGKey, num_points: int, max_rate: float, batch: in
     return jax.random.uniform(point_key, (batch, num_points)) >= rate
 
 
+def box_per_item(key: chex.PRNGKey, domain: Domain, batch: int) -> jax.Array:
+    """Draws training masks that in-painting, out-painting and halves resemble.
+
+    Every item has a box of its own, whose two ends on each axis are uniform, and sees either its
+    inside or its outside, with probability 1/2 each. An encoder that was only ever shown points
+    dropped at random makes little of a contiguous hole.
+
+    Args:
+      key: typed PRNG key.
+      domain: where the points are; boxes are of indices along its axes.
+      batch: B.
+
+    Returns:
+      [B, N] bool, True = observed.
+    """
+    keys = jax.random.split(key, len(domain.shape) + 1)
+    inside = jnp.ones((batch, *(1,) * len(domain.shape)), bool)
+    for axis, (axis_key, size) in enumerate(zip(keys[1:], domain.shape, strict=True)):
+        ends = jnp.sort(jax.random.randint(axis_key, (batch, 2), 0, size), axis=-1)
+        place = jnp.arange(size)
+        line = (ends[:, :1] <= place) & (place <= ends[:, 1:])  # [B, size]
+        shape = [1] * len(domain.shape)
+        shape[axis] = size
+        inside = inside & line.reshape(batch, *shape)
+    sees_inside = jax.random.bernoulli(keys[0], 0.5, (batch, 1))
+    return inside.reshape(batch, -1) == sees_inside
+
+
 def subset(key: chex.PRNGKey, num_points: int, num: int) -> jax.Array:
     """Draws `num` of `num_points` points, every subset equally likely.
 

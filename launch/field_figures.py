@@ -311,12 +311,12 @@ def fraction_curves(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
 
     Args:
       arrays: models [M] names; fraction [F] in [0, 1]; for every model i: psnr_<i> dB and nll_<i>
-        nats a point, [R, F] of R seeds; the line is their mean, the band spans them all.
+        nats a value, [R, F] of R seeds; the line is their mean, the band spans them all.
       path: PNG to write.
     """
     figure, axes = panels(2, width=3.5, height=2.6)
     percent = 100 * np.asarray(arrays["fraction"], float)
-    labels = {"psnr": "PSNR of hidden points (dB)", "nll": "NLL of hidden points (nats a point)"}
+    labels = {"psnr": "PSNR of hidden points (dB)", "nll": "NLL of hidden points (nats a value)"}
     for axis, (name, label) in zip(axes, labels.items(), strict=True):
         for i, model in enumerate(arrays["models"]):
             runs = np.asarray(arrays[f"{name}_{i}"], float)

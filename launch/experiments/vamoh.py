@@ -108,6 +108,8 @@ def check(config):
         )  # fmt: skip
     if not 0 <= train.max_missing < 1:
         refuse("train.max_missing", train.max_missing, "a rate in [0, 1)")
+    if not 0 <= train.box_share <= 1:
+        refuse("train.box_share", train.box_share, "a share in [0, 1]")
     if config.seeds < 1:
         refuse("seeds", config.seeds, "1 or more")
 
@@ -215,7 +217,13 @@ def _loss(config, model, field):
         points = None
         if train.max_missing:
             rows = 1 if config.paper else size  # the release draws one mask for a batch
-            mask &= tasks.drop_per_item(key_mask, num_points, train.max_missing, rows)
+            key_drop, key_box, key_coin = jax.random.split(key_mask, 3)
+            shown = tasks.drop_per_item(key_drop, num_points, train.max_missing, rows)
+            if train.box_share:
+                boxes = tasks.box_per_item(key_box, field.domain, rows)
+                is_box = jax.random.bernoulli(key_coin, train.box_share, (rows, 1))
+                shown = jnp.where(is_box, boxes, shown)
+            mask &= shown
         if train.num_points:
             points = tasks.subset(key_points, num_points, train.num_points)
             if config.paper:  # the release shows the subset to the encoder and does not rescale

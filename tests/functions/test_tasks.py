@@ -217,3 +217,19 @@ def test_ends_without_a_circle_are_joined_by_the_line(key, factor):
     np.testing.assert_allclose(path[jnp.array([0, -1])], jnp.stack([u0, u1]), atol=1e-6)
     if factor:
         np.testing.assert_allclose(path[2], 0.5 * (u0 + u1), atol=1e-6)
+
+
+def test_boxes_are_boxes_seen_from_inside_or_outside(key):
+    domain = Domain("voxels", (4, 5, 6))
+    masks = np.asarray(jax.jit(lambda k: tasks.box_per_item(k, domain, 400))(key))
+    seen_inside = 0
+    for mask in masks.reshape(-1, *domain.shape):
+        found = []
+        for part in (mask, ~mask):
+            axes = [np.flatnonzero(part.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+            found.append(part.any() and part[np.ix_(*(range(a[0], a[-1] + 1) for a in axes))].all())
+        assert any(found)
+        seen_inside += found[0] and not found[1]
+    assert 100 < seen_inside < 300
+    assert 0.2 < masks.mean() < 0.8
+    assert len({mask.tobytes() for mask in masks}) > 300
