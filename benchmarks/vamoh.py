@@ -1,6 +1,6 @@
 """Time and memory of VAMoH at the published sizes: a training step, and one reconstruction.
 
-  python -m benchmarks.vamoh [--case=polymnist-32] [--repeats=10]
+  python -m benchmarks.vamoh [--case=polymnist-32] [--repeats=10] [--chunk=0]
 
 Cases: PolyMNIST (28 x 28 x 3, K = 4) at batch 32, CelebA-HQ (64 x 64 x 3, K = 10) at batch 4 and
 32, each with the released protocol (`paper`: 0.24 and 136.6 M parameters) and with our defaults at
@@ -40,16 +40,17 @@ def main():
     parser.add_argument("--case", choices=CASES)
     parser.add_argument("--mode", choices=("paper", "default"))
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--chunk", type=int, default=-1, help="train.chunk; 0 is without blocks")
     flags = parser.parse_args()
     if flags.mode:
-        print(json.dumps(measure(flags.case, flags.mode, flags.repeats)))
+        print(json.dumps(measure(flags.case, flags.mode, flags.repeats, flags.chunk)))
         return
     titles = ("", "parameters", "a step", "one reconstruction", "peak")
     print("{:22} {:>10} {:>30} {:>30} {:>8}".format(*titles))
     for case in [flags.case] if flags.case else CASES:
         for mode in ("paper", "default"):
             command = [sys.executable, "-m", "benchmarks.vamoh", f"--case={case}", f"--mode={mode}"]
-            command.append(f"--repeats={flags.repeats}")
+            command += [f"--repeats={flags.repeats}", f"--chunk={flags.chunk}"]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             row = json.loads(out.splitlines()[-1])
             cells = []
@@ -62,7 +63,7 @@ def main():
     print(f"device: {row['device']}, {os.cpu_count()} cores")
 
 
-def measure(case, mode, repeats):
+def measure(case, mode, repeats, chunk):
     """Times one case; returns (wall, CPU) seconds, the least of each over repeats."""
     import jax
     import jax.numpy as jnp
@@ -82,7 +83,7 @@ def measure(case, mode, repeats):
             ours.model[size] = config.model[size]
         config = ours
         config.train.num_points = 0
-    config.train.batch_size = batch
+    config.train.batch_size, config.train.chunk = batch, chunk
     num_points = shape[0] * shape[1]
     values = np.random.default_rng(0).integers(0, 256, (batch, num_points, 3), np.uint8)
     field = Field("random", Domain("image", shape), values, values, values, "logistic", 256, "", "")

@@ -8,7 +8,7 @@
 CPU; `paper` has the published 136.6 M parameters, for accelerators.
 """
 
-from configs.vamoh_common import base, shrink
+from configs._vamoh import base, shrink
 
 EPOCH = 162770 // 64  # steps of the published training set and batch
 

@@ -3,7 +3,7 @@
 python -m launch.train --config=configs/vamoh_digits.py --workdir=runs/digits
 """
 
-from configs.vamoh_common import base, shrink
+from configs._vamoh import base, shrink
 
 
 def get_config(variant=""):

@@ -9,7 +9,7 @@ global surface temperature (73 x 96). The published ERA5 set (46 x 90) is not at
 your own is `npz:<path>` with `data.domain=sphere`, and `paper` has the published sizes.
 """
 
-from configs.vamoh_common import base, shrink
+from configs._vamoh import base, shrink
 
 EPOCH = 100  # steps: the published number of training fields is not known
 

@@ -6,7 +6,7 @@
       --config.data.name=mnist --config.data.dir=<folder with the data>
 """
 
-from configs.vamoh_common import base, shrink
+from configs._vamoh import base, shrink
 
 EPOCH = 55000 // 8  # steps of the published batch
 

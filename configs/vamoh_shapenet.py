@@ -8,7 +8,7 @@ The default is a procedural stand-in, chairs made of boxes in 16^3 cells; `model
 chairs of ModelNet10 in 32^3. The encoder sees all observed cells; a step decodes some of them.
 """
 
-from configs.vamoh_common import base, shrink
+from configs._vamoh import base, shrink
 
 EPOCH = 5000 // 22  # steps of about the published training set and the published batch
 

@@ -6,7 +6,7 @@ The default is a procedural stand-in with a true segmentation, drawn in seconds.
 `--config.data.name=tfds:shapes3d` takes Shapes3D where TensorFlow Datasets has it prepared.
 """
 
-from configs.vamoh_common import base, shrink
+from configs._vamoh import base, shrink
 
 EPOCH = 384000 // 16  # steps of the published training set and batch
 

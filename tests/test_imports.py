@@ -98,7 +98,7 @@ def test_forbidden_import_is_found(room, line):
         ("hmcvae", "from . import hmc"),
         ("hmcvae", "import numpy as np\nfrom flax import linen as nn\nimport math"),
         ("launch", "from hmcvae.model import HVAE"),
-        ("configs", "from configs.vamoh_common import base"),
+        ("configs", "from configs._vamoh import base"),
     ],
 )
 def test_allowed_import_is_not_found(room, line):

@@ -20,7 +20,7 @@ CPU_CHUNK = 1024  # points of one item whose activations fit a core's cache
 
 
 def make(config) -> Experiment:
-    """Builds the experiment that `config` describes; configs/vamoh_common.py has the fields."""
+    """Builds the experiment that `config` describes; configs/_vamoh.py has the fields."""
     check(config)
     return build(config, load_field(config))
 

@@ -297,7 +297,16 @@ class _Scorer:
 
 
 def figures(arrays, metrics_rows, directory):
-    """Draws every figure that the arrays of the last evaluation allow."""
+    """Draws every figure that the arrays of the last evaluation allow.
+
+    Of channels that are no picture, neither one nor three, the first is drawn.
+    """
+    num_channels = arrays["truth"].shape[-1]
+    if num_channels not in (1, 3) or (num_channels > 1 and str(arrays["kind"]) == "voxels"):
+        drawn = ("truth", "reconstruction", "most_probable", "generated", "nearest", "steps")
+        drawn += ("completion_mean", "completion_samples", "completion_std")
+        drawn += tuple(name for name in arrays if name.startswith("render_"))
+        arrays = arrays | {name: arrays[name][..., :1] for name in drawn}
     shared = {name: arrays[name] for name in ("kind", "shape", "convention", "num_components")}
     training_curves(metrics_rows, directory / "training.png")
     draw.reconstructions(

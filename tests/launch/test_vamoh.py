@@ -121,9 +121,10 @@ def test_data_of_ones_own_with_holes_and_nan(tmp_path):
     """A set of series with NaN where nothing was observed trains; scores are finite."""
     rng = np.random.default_rng(0)
     phase = rng.uniform(0, 6, (40, 1))
-    values = (0.5 + 0.4 * np.sin(np.linspace(0, 6, 24) + phase)).astype(np.float32)
-    mask = rng.random(values.shape) > 0.3
-    np.savez(tmp_path / "mine.npz", values=np.where(mask, values, np.nan), mask=mask)
+    wave = 0.5 + 0.4 * np.sin(np.linspace(0, 6, 24) + phase)
+    values = np.stack([wave, 1.0 - wave], axis=-1).astype(np.float32)  # two channels
+    mask = rng.random(wave.shape) > 0.3
+    np.savez(tmp_path / "mine.npz", values=np.where(mask[..., None], values, np.nan), mask=mask)
     changes = {
         "data__name": f"npz:{tmp_path / 'mine.npz'}",
         "data__domain": "series",
