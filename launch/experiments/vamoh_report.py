@@ -242,31 +242,35 @@ class _Scorer:
         return {"mean": out.mean, "sample": out.sample}
 
     def _score_samples(self, key, params):
-        """Compares generated items with test items, and with training items they may copy."""
+        """Compares generated items with test items, and with training items they may copy.
+
+        Nothing to compare with where training items have holes.
+        """
         field, levels = self.field, self.field.num_levels
         out = self._generate(params, jax.random.split(key, self.settings.num_generated))
+        pictures = {"generated": out["mean"][:AUDITED]}
+        if field.train_mask is not None:
+            return {}, pictures
         train = np.asarray(to_unit(field.train[:PCA_ITEMS], levels))
         test = np.asarray(to_unit(field.test[: len(out["mean"])], levels))
-        scores = {}
-        if field.train_mask is None:
-            num = min(PCA_SIZE, math.prod(train.shape[1:]), len(train))
-            sets = metrics.pca_features(train, test, out["mean"], out["sample"], num=num)
-            size = min(map(len, sets))
-            floor, real, means, samples = (features[:size] for features in sets)
-            scores = {
-                "fd_mean": metrics.frechet_distance(means, real),
-                "fd_sample": metrics.frechet_distance(samples, real),
-                "fd_floor": metrics.frechet_distance(floor, real),
-            }
-            if size > 5:  # neighbours that the two need
-                scores |= metrics.precision_recall(means, real)._asdict()
-                scores |= metrics.density_coverage(means, real)._asdict()
-        items = np.asarray(to_unit(field.train, levels)) if levels else field.train
-        audit = metrics.nearest_neighbour_audit(out["mean"][:AUDITED], items, test[:AUDITED])
+        num = min(PCA_SIZE, math.prod(train.shape[1:]), len(train))
+        sets = metrics.pca_features(train, test, out["mean"], out["sample"], num=num)
+        size = min(map(len, sets))
+        floor, real, means, samples = (features[:size] for features in sets)
+        scores = {
+            "fd_mean": metrics.frechet_distance(means, real),
+            "fd_sample": metrics.frechet_distance(samples, real),
+            "fd_floor": metrics.frechet_distance(floor, real),
+        }
+        if size > 5:  # neighbours that the two need
+            scores |= metrics.precision_recall(means, real)._asdict()
+            scores |= metrics.density_coverage(means, real)._asdict()
+        unit = levels - 1 if levels else 1  # bytes with bytes: all training items are looked at
+        audit = metrics.nearest_neighbour_audit(
+            unit * out["mean"][:AUDITED], field.train, field.test[:AUDITED]
+        )
         scores |= {"audit_ratio": audit.ratio, "audit_share": audit.share}
-        return scores, {
-            "generated": out["mean"][:AUDITED],
-            "generated_sample": out["sample"][:AUDITED],
+        return scores, pictures | {
             "nearest": np.asarray(to_unit(field.train[audit.index], levels)),
             "nearest_ratio": audit.distance / np.median(audit.reference),
         }
@@ -305,8 +309,8 @@ def figures(arrays, metrics_rows, directory):
     if num_channels not in (1, 3) or (num_channels > 1 and str(arrays["kind"]) == "voxels"):
         drawn = ("truth", "reconstruction", "most_probable", "generated", "nearest", "steps")
         drawn += ("completion_mean", "completion_samples", "completion_std")
-        drawn += tuple(name for name in arrays if name.startswith("render_"))
-        arrays = arrays | {name: arrays[name][..., :1] for name in drawn}
+        is_drawn = lambda name: name in drawn or name.startswith("render_")
+        arrays = {n: v[..., :1] if is_drawn(n) else v for n, v in arrays.items()}
     shared = {name: arrays[name] for name in ("kind", "shape", "convention", "num_components")}
     training_curves(metrics_rows, directory / "training.png")
     draw.reconstructions(
@@ -325,11 +329,10 @@ def figures(arrays, metrics_rows, directory):
             directory / "super_resolution.png",
         )
     draw.samples(shared | {"samples": arrays["generated"]}, directory / "samples.png")
-    audit = {
-        "samples": arrays["generated"], "nearest": arrays["nearest"],
-        "ratio": arrays["nearest_ratio"],
-    }  # fmt: skip
-    draw.audit(shared | audit, directory / "audit.png")
+    if "nearest" in arrays:
+        pairs = {"samples": "generated", "nearest": "nearest", "ratio": "nearest_ratio"}
+        audit = {name: arrays[stored] for name, stored in pairs.items()}
+        draw.audit(shared | audit, directory / "audit.png")
     draw.interpolation(shared | {"steps": arrays["steps"]}, directory / "interpolation.png")
     if str(arrays["kind"]) == "sphere":
         task = list(arrays["tasks"]).index("drop90")
