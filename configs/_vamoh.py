@@ -27,6 +27,7 @@ def base(variant: str):
     config.data.size = 0  # points an axis, where the data can be had at several; 0 is its own
     config.data.seed = 0  # of procedural data, and of the split of a file of your own
     config.data.domain = ""  # of a file of your own: image, voxels, sphere, series or video
+    config.data.convention = ""  # of a grid: centres or corners
     config.data.rescale = False  # bring the reals of a file of your own to [0, 1]
 
     config.model = ml_collections.ConfigDict()
@@ -55,12 +56,14 @@ def base(variant: str):
     config.train.steps = 4000
     config.train.batch_size = 64
     config.train.learning_rate = 1e-3 if config.paper else 3e-3
-    config.train.warmup_steps = 0 if config.paper else 100
+    config.train.warmup = 0.0 if config.paper else 0.025  # this and the next are shares of steps
     config.train.decay = not config.paper  # cosine, to a hundredth
-    # Weight of the KL: 0 up to anneal_start, then rising to 1 for anneal_steps. Without it every
-    # point is soon explained by the mixture alone, and z by nothing (docs/vamoh.md).
-    config.train.anneal_start = -1 if config.paper else 500
-    config.train.anneal_steps = 1 if config.paper else 500
+    # Weight of the KL: 0 for a share, then rising to 1 for another. Without it every point is soon
+    # explained by the mixture alone, and z by nothing (docs/vamoh.md).
+    config.train.kl_off = 0.0 if config.paper else 0.125
+    config.train.kl_rise = 0.0 if config.paper else 0.125
+    config.train.uniform_gate = 1 / 6 if config.paper else 0.0  # p(c | x, z) uniform
+    config.train.standard_prior = 1 / 3 if config.paper else 0.0  # KL to N(0, I)
     config.train.max_missing = 0.3 if config.paper else 0.9  # rates of hidden points: U(0, this)
     config.train.box_share = (
         0.0 if config.paper else 0.3
@@ -68,8 +71,6 @@ def base(variant: str):
     config.train.num_points = 0  # points decoded a step; 0 is all
     config.train.chunk = -1  # points decoded at a time; 0 is all, -1 is what suits the device
     config.train.clip_norm = 200.0
-    config.train.uniform_gate_steps = 0  # of the `paper` protocol
-    config.train.standard_prior_steps = 0
 
     config.evaluate = ml_collections.ConfigDict()
     config.evaluate.num_items = 200  # test items scored; 0 is all
@@ -103,9 +104,6 @@ def shrink(config):
     config.model.encoder.weight_widths = (4,)
     config.train.steps = 20
     config.train.batch_size = 8
-    config.train.anneal_start = 5
-    config.train.anneal_steps = 10
-    config.train.warmup_steps = 0
     config.evaluate.num_items = 6
     config.evaluate.num_samples = 2
     config.evaluate.num_generated = 6

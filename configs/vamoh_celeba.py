@@ -44,8 +44,6 @@ def get_config(variant=""):
         config.train.num_points = 0
         config.train.batch_size = 64
         config.train.steps = 600 * EPOCH
-        config.train.standard_prior_steps = 200 * EPOCH
-        config.train.uniform_gate_steps = 100 * EPOCH
     if "smoke" in words:
         shrink(config)
         config.model.encoder.points = (256, 16)

@@ -19,11 +19,9 @@ def get_config(variant=""):
     config.model.encoder.neighbours = (9, 9, 16)
     config.model.encoder.channels = (32, 64, 128)
     config.evaluate.factors = (8, 64)
-    if config.paper:  # the published thirds and sixths of a run
+    if config.paper:
         config.model.frequency_std = 2.0
         config.model.prior_layers = 3
-        config.train.standard_prior_steps = config.train.steps // 3
-        config.train.uniform_gate_steps = config.train.steps // 6
     if "smoke" in words:
         shrink(config)
         config.model.encoder.points = (16, 4)

@@ -23,8 +23,10 @@ def get_config(variant=""):
     config.model.frequency_std = 2.0 if config.paper else 1.0
     config.model.hyper_widths = (256, 512) if config.paper else (64, 128)
     config.model.encoder.points = (768, 96, 16)
-    config.model.encoder.neighbours = (48, 27, 16)
+    config.model.encoder.neighbours = (96, 27, 16)
     config.model.encoder.channels = (32, 64, 128)
+    # a continuous Bernoulli has no scale: nearly all of it is noise, and z is soon left unused
+    config.model.likelihood = "" if config.paper else "gaussian"
     config.train.batch_size = 64 if config.paper else 16
     config.train.learning_rate = 1e-4 if config.paper else 2e-3
     config.evaluate.num_generated = 200
@@ -37,8 +39,6 @@ def get_config(variant=""):
         config.model.encoder.channels = (32, 64, 256, 512, 32)
         config.model.encoder.weight_widths = (16, 16, 16, 16)
         config.train.steps = 600 * EPOCH
-        config.train.standard_prior_steps = 200 * EPOCH
-        config.train.uniform_gate_steps = 100 * EPOCH
     if "smoke" in words:
         shrink(config)
         config.data.num_train = 40

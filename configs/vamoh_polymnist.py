@@ -25,8 +25,6 @@ def get_config(variant=""):
         config.model.encoder.channels = (32, 32, 32)
         config.train.batch_size = 8
         config.train.steps = 600 * EPOCH
-        config.train.standard_prior_steps = 200 * EPOCH
-        config.train.uniform_gate_steps = 100 * EPOCH
     if "smoke" in words:
         shrink(config)
     return config

@@ -2,10 +2,11 @@
 
   python -m launch.train --config=configs/vamoh_shapenet.py --workdir=runs/chairs
   python -m launch.train --config=configs/vamoh_shapenet.py --workdir=runs/modelnet \
-      --config.data.name=modelnet_chairs --config.data.size=32 --config.data.dir=<data folder>
+      --config.data.name=modelnet_chairs --config.data.size=16 --config.data.dir=<data folder>
 
 The default is a procedural stand-in, chairs made of boxes in 16^3 cells; `modelnet_chairs` are the
-chairs of ModelNet10 in 32^3. The encoder sees all observed cells; a step decodes some of them.
+chairs of ModelNet10, in 8^3, 16^3 or 32^3. The encoder sees all observed cells of up to 16^3, for
+32^3 give it `--config.model.encoder.points="(4096,512,64)"`; a step decodes some of the cells.
 """
 
 from configs._vamoh import base, shrink
@@ -41,8 +42,8 @@ def get_config(variant=""):
         config.train.num_points = 4096
         config.train.max_missing = 0.0
         config.train.steps = 500 * EPOCH
-        config.train.standard_prior_steps = 200 * EPOCH
-        config.train.uniform_gate_steps = 100 * EPOCH
+        config.train.uniform_gate = 1 / 5
+        config.train.standard_prior = 2 / 5
     if "smoke" in words:
         shrink(config)
         config.data.num_train = 40

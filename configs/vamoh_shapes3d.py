@@ -31,8 +31,8 @@ def get_config(variant=""):
         config.model.prior_layers = 20
         config.train.num_points = 0
         config.train.max_missing = 0.0
+        config.train.uniform_gate = 0.0  # not in the published schedule of this set
         config.train.steps = 600 * EPOCH
-        config.train.standard_prior_steps = 200 * EPOCH
     if "smoke" in words:
         shrink(config)
         config.data.num_train = 40

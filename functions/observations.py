@@ -99,7 +99,13 @@ def location(logits: jax.Array, *, paper: bool = False) -> jax.Array:
 
 
 def sample(
-    key: chex.PRNGKey, kind: str, logits: jax.Array, log_scale: jax.Array, *, num_levels: int = 256
+    key: chex.PRNGKey,
+    kind: str,
+    logits: jax.Array,
+    log_scale: jax.Array,
+    *,
+    num_levels: int = 256,
+    paper: bool = False,
 ) -> jax.Array:
     """Draws a value at every point.
 
@@ -109,6 +115,7 @@ def sample(
       logits: outputs of the networks, of any shape.
       log_scale: log s, of a shape that broadcasts to that of logits.
       num_levels: levels of a logistic likelihood.
+      paper: the location as released. The released code does not draw: it rounds the mean.
 
     Returns:
       Values shaped as logits: levels k / (num_levels - 1) (logistic), reals, numbers in [0, 1], or
@@ -117,7 +124,7 @@ def sample(
     _check_kind(kind)
     if kind == "logistic":
         return likelihoods.discretised_logistic_sample(
-            key, location(logits), log_scale, num_levels=num_levels
+            key, location(logits, paper=paper), log_scale, num_levels=num_levels
         )
     if kind == "gaussian":
         return logits + jnp.exp(log_scale) * jax.random.normal(key, logits.shape, logits.dtype)

@@ -101,6 +101,9 @@ class PaperPointConv(nn.Module):
         else:
             weights = weigh(points[table.index] - points[table.centre][:, None])
         gathered = aggregate(features, mask, weights, table.index)
+        # a sum over k, whatever is observed: the release finds k observed neighbours
+        count = jnp.sum(mask[table.index], axis=-1)
+        gathered = gathered * (table.index.shape[-1] / jnp.maximum(count, 1))[:, None, None]
         return _Dense(self.num_channels, name="linear")(gathered.reshape(gathered.shape[0], -1))
 
 
@@ -142,8 +145,8 @@ class PaperEncoder(nn.Module):
     """The released encoder: affine weight networks, leaky ReLU (0.2), average pooling, flat head.
 
     A level with None channels is a pooling level. log_var is clamped to +-70, the standard
-    deviation to 10. Masked points are left out of sums where the release gathers the observed ones
-    and searches their neighbourhoods anew, which has no static shape.
+    deviation to 10. The release gathers the observed points and searches k neighbours among them
+    anew, which has no static shape; here the sum over the observed ones is scaled to k.
     """
 
     num_channels: tuple[int | None, ...]

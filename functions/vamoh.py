@@ -232,8 +232,9 @@ class VAMoH(nn.Module):
         """Draws y [n, C] given the outputs [n, C] of each point's component [n]."""
         log_scale = jnp.broadcast_to(self.scale(), (self.num_components, 1, self.num_channels))
         return observations.sample(
-            key, self.likelihood, logits, log_scale[component, 0], num_levels=self.num_levels
-        )
+            key, self.likelihood, logits, log_scale[component, 0],
+            num_levels=self.num_levels, paper=self.paper,
+        )  # fmt: skip
 
     def prior_log_prob(self, z: jax.Array) -> jax.Array:
         """Returns log p(z); z [..., Z]."""
@@ -276,6 +277,7 @@ def elbo(
     chunk: int = 0,
     is_uniform: jax.Array | bool = False,
     is_standard: jax.Array | bool = False,
+    is_bound: bool = False,
 ) -> Terms:
     """Estimates the evidence lower bound of one item with one draw of z.
 
@@ -293,6 +295,8 @@ def elbo(
         items together.
       is_uniform: let p(c | x, z) be uniform (the published warm-up of the components).
       is_standard: take the KL to N(0, I) whatever the prior (the published first stage).
+      is_bound: take the KL to the prior itself with `model.paper` too, where the released second
+        stage leaves out the entropy and the terms are no bound.
 
     Returns:
       The terms, in nats.
@@ -332,7 +336,7 @@ def elbo(
     flag = jnp.asarray(is_uniform, jnp.float32)  # weights are summed with their gradient
     fitted, kl_c = fit((small, theta, z, flag), embedded, (coords, values, mask))
     log_prior = lambda z: model.apply(variables, z, method="prior_log_prob")
-    flow_kl = flows.detached_cross_entropy if model.paper else flows.kl
+    flow_kl = flows.detached_cross_entropy if model.paper and not is_bound else flows.kl
     kl_z = jax.lax.cond(
         is_standard,
         lambda: jnp.sum(kl_to_standard_normal(mean, log_var)),

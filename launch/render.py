@@ -9,15 +9,19 @@ their components and how sure the model is of them; `interpolate` goes from one 
 
 Writes arrays.npz, figure.png and, of images, a PNG of every picture in full resolution to
 renders/<task>_<size>/ in the run, over what an earlier call has put there. The run itself is not
-touched. Exit codes: 0 done; 2 refused.
+touched. Exit codes: 0 done; 2 refused; 130 stopped by Ctrl-C.
 """
 
 import argparse
+import math
+import os
 import sys
 from pathlib import Path
 
 from launch import workdir
 from launch.workdir import Refused
+
+PICTURE_BYTES = 150  # a point, while its coordinates are made and its figure is drawn
 
 
 def main(argv: list[str]) -> int:
@@ -55,6 +59,7 @@ def render(flags) -> str:
 
     field = vamoh.load_field(config)
     domain = vamoh_render.resolution(field.domain, flags.task, sizes)
+    _check_memory(flags, domain, field.train.shape[-1])
     experiment = vamoh.build(config, field)
     state, note = loop.load(experiment, config, directory)
     params, geometry = jax.tree.map(lambda a: a[0], (state.params, experiment.data))
@@ -68,6 +73,9 @@ def render(flags) -> str:
     folder = directory / "renders" / f"{flags.task}_{size}"
     if flags.output:
         folder = Path(flags.output).expanduser()
+    else:  # pictures of an earlier call
+        for stale in folder.glob("*.png"):
+            stale.unlink()
     workdir.write_atomic(folder / "arrays.npz", lambda file: np.savez(file, **rendered.arrays))
     for name, picture in rendered.pictures.items():
         save = Image.fromarray(picture).save
@@ -78,6 +86,19 @@ def render(flags) -> str:
         f"{flags.seed}, from step {note['step']} of {flags.workdir}\n"
         f"{folder}: arrays.npz, figure.png and {len(rendered.pictures)} pictures"
     )
+
+
+def _check_memory(flags, domain, num_channels):
+    """Refuses pictures that the host cannot hold; the device takes them in chunks."""
+    num_points = math.prod(domain.shape)
+    needed = num_points * (4 * num_channels * flags.num + PICTURE_BYTES)
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > free:
+        raise Refused(
+            f"--size={flags.size}: {flags.num} renders of {num_points} points and their figure "
+            f"take about {needed / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free; lower --size or "
+            f"--num"
+        )
 
 
 def _sizes(flags):

@@ -21,8 +21,9 @@ def test_block_runs(page, code, tmp_path, monkeypatch):
 
 
 def test_readme_names_files_that_exist():
-    text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (ROOT / target).exists(), target
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)[^)]*\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    text = "".join(page.read_text() for page in PAGES)
     for config in re.findall(r"--config=(configs/\w+\.py)", text):
         assert (ROOT / config).exists(), config

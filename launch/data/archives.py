@@ -107,6 +107,8 @@ def _on_grid(what, stored, kind, convention):
                 f"{what}: mask {mask.shape} does not fit values {values.shape}; expected "
                 f"{values.shape[: 1 + num_axes]}"
             )
+        if not np.isin(mask, (0, 1)).all():
+            raise ValueError(f"{what}: mask has values other than 0 and 1; give booleans")
         mask = mask.reshape(len(mask), np.prod(shape)).astype(bool)
     values = values.reshape(len(values), np.prod(shape), *channels)
     if kind == "sphere" and coords is None:

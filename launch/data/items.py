@@ -124,6 +124,8 @@ def check(what: str, values: np.ndarray, mask: np.ndarray | None, kind: str, num
     is_wrong = ~is_right.all(axis=-1) & observed
     if is_wrong.any():
         item, point = np.argwhere(is_wrong)[0]
+        if not np.isfinite(values[item, point]).all():
+            rule = "finite"
         raise ValueError(
             f"{what}, item {item}, point {point}: the value {values[item, point].tolist()} is not "
             f"{rule}; correct it, or mark the point as unobserved in the mask"

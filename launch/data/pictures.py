@@ -8,6 +8,7 @@ import numpy as np
 from functions.domains import Domain
 from launch.data.items import PARTS, Items, split
 
+ORIENTATION = 0x0112  # tag of Exif
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # Pillow's, of at most 8 bits a channel
 _GREY = ("1", "L", "LA")
@@ -80,7 +81,13 @@ def read_folder(
             f"{_times(shape)} and {_times(headers[odd][0])}; give one size to bring them to"
         )
     tops = [_FOLDERS.get(path.parts[0]) for path in paths]
-    if None in tops:
+    stray = next((path for path, top in zip(paths, tops, strict=True) if top is None), None)
+    if stray is not None and any(tops):
+        raise ValueError(
+            f"image {str(stray)!r} lies outside the folders of the parts, {', '.join(_FOLDERS)}; "
+            f"move it into one or remove it"
+        )
+    if stray is not None:
         parts = {"train": np.arange(len(paths))}
     else:
         parts = {p: np.flatnonzero([top == p for top in tops]) for p in PARTS if p in tops}
@@ -105,12 +112,12 @@ def read(path: Path, channels: int, size: int | None) -> np.ndarray:
     Returns:
       [H, W, C] uint8.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
-            image = image.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError) as error:  # Pillow raises both for a damaged file
+            image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # of a damaged file
         raise ValueError(f"image {str(path)!r} is damaged ({error}); remove it") from None
     pixels = np.asarray(image) if size is None else _fit(image, size)
     return pixels.reshape(*pixels.shape[:2], channels)
@@ -155,7 +162,9 @@ def _header(path):
     try:
         with Image.open(path) as image:
             (width, height), mode = image.size, image.mode
-    except OSError as error:
+            if image.getexif().get(ORIENTATION, 1) >= 5:  # a camera held upright
+                width, height = height, width
+    except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"image {str(path)!r} cannot be read ({error}); remove it") from None
     if mode not in _MODES:
         raise ValueError(

@@ -4,6 +4,8 @@ A replica is one seed. All seeds see the same items, batches drawn per seed; ite
 as bytes and travel with the batches, masks are drawn on the device.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from functions import domains, encodings, observations, siren, tasks, vamoh
 from launch.data import fields
 from launch.experiment import Experiment, gradient_phase, shuffled_rows
 from launch.experiments import vamoh_report
+from launch.metrics import say
 
 REPRESENTATIONS = ("siren", "fourier")
 CPU_CHUNK = 1024  # points of one item whose activations fit a core's cache
@@ -22,7 +25,12 @@ CPU_CHUNK = 1024  # points of one item whose activations fit a core's cache
 def make(config) -> Experiment:
     """Builds the experiment that `config` describes; configs/_vamoh.py has the fields."""
     check(config)
-    return build(config, load_field(config))
+    experiment = build(config, load_field(config))
+    coords, tables, _ = experiment.data
+    seen = len(np.unique(tables[0].index)) / coords.shape[1]
+    if seen < 1:
+        say(f"the encoder reads {seen:.1%} of the points; more centres or neighbours read more")
+    return experiment
 
 
 def build(config, field: fields.Field) -> Experiment:
@@ -39,6 +47,8 @@ def build(config, field: fields.Field) -> Experiment:
             f"config.train.num_points={config.train.num_points}: expected 0 to "
             f"{field.train.shape[1]}, the points of {field.name}"
         )
+    if len(field.test) < 2:
+        raise ValueError(f"{field.name} has {len(field.test)} test items: expected 2 or more")
     check_likelihood(model.likelihood, field)
     init = lambda key: vamoh.init(key, model, geometry)
     jax.eval_shape(init, jax.random.key(0))  # refuses what does not fit together
@@ -95,6 +105,9 @@ def check(config):
         refuse("model.likelihood", model.likelihood, f"'' or one of {observations.KINDS}")
     if model.bound not in ("exact", "published"):
         refuse("model.bound", model.bound, "'exact' or 'published'")
+    for name in ("num_items", "num_generated"):
+        if config.evaluate[name] == 1 or config.evaluate[name] < 0:
+            refuse(f"evaluate.{name}", config.evaluate[name], "2 or more")
     for name in ("latent_size", "num_components"):
         if model[name] < 1:
             refuse(f"model.{name}", model[name], "1 or more")
@@ -106,6 +119,11 @@ def check(config):
             "model.encoder.channels", tuple(model.encoder.channels),
             "positive numbers; 0, average pooling, belongs to config.paper=True",
         )  # fmt: skip
+    for name in ("warmup", "kl_off", "kl_rise", "uniform_gate", "standard_prior"):
+        if not 0 <= train[name] < 1:
+            refuse(f"train.{name}", train[name], "a share of the steps, in [0, 1)")
+    if train.kl_off + train.kl_rise >= 1:
+        refuse("train.kl_off", train.kl_off, "less than 1 together with train.kl_rise")
     if not 0 <= train.max_missing < 1:
         refuse("train.max_missing", train.max_missing, "a rate in [0, 1)")
     if not 0 <= train.box_share <= 1:
@@ -121,6 +139,12 @@ def check_likelihood(kind: str, field: fields.Field):
             f"config.model.likelihood='logistic': {field.name} holds reals, not levels; leave it "
             f"empty or choose 'continuous_bernoulli' or 'gaussian'"
         )
+    is_scaled = field.num_levels or (np.nanmin(field.train) >= 0 and np.nanmax(field.train) <= 1)
+    if not is_scaled:
+        raise ValueError(
+            f"{field.name} has values outside [0, 1], where scores and pictures mean little; set "
+            f"config.data.rescale=True, the unit is kept"
+        )
     if kind != field.kind:  # the data's own was checked when it was read
         observations.check(kind, fields.to_unit(field.train, field.num_levels), field.train_mask)
 
@@ -135,6 +159,7 @@ def load_field(config) -> fields.Field:
         num_test=data.num_test or None,
         size=data.size or None,
         seed=data.seed,
+        convention=data.convention or None,
         domain=data.domain or None,
         kind=config.model.likelihood or None if data.name.startswith("npz:") else None,
         rescale=data.rescale,
@@ -177,6 +202,15 @@ def make_geometry(config, domain: domains.Domain) -> vamoh.Geometry:
     """Computes coordinates and the encoder's neighbourhoods once."""
     encoder = config.model.encoder
     stages = tuple(zip(encoder.points, encoder.neighbours, strict=True))
+    above = math.prod(domain.shape)
+    for level, (num_points, num_neighbours) in enumerate(stages):
+        for name, value in (("points", num_points), ("neighbours", num_neighbours)):
+            if not 0 < value <= above:
+                raise ValueError(
+                    f"config.model.encoder.{name}={tuple(encoder[name])}: level {level} takes "
+                    f"{value} of {above} points; expected no more than the level before has"
+                )
+        above = num_points
     if not config.paper:
         tables = domains.tables(domains.positions(domain), stages)
         return vamoh.Geometry(domains.coordinates(domain), tables, None)
@@ -203,11 +237,11 @@ def partition_rules(config) -> tuple:
 def _loss(config, model, field):
     train = config.train
     num_points = field.train.shape[1]
+    kl_off, kl_rise = _steps(train, train.kl_off), _steps(train, train.kl_rise)
     chunk = train.chunk
     if chunk < 0:  # the caches of a CPU want blocks, an accelerator or a mesh wants everything
         is_split = config.mesh.data * config.mesh.model > 1
         chunk = 0 if jax.default_backend() != "cpu" or is_split else CPU_CHUNK
-    chunk = min(chunk, num_points)
 
     def loss(key, step, params, geometry, batch):
         key_mask, key_points, key_elbo = jax.random.split(key, 3)
@@ -215,7 +249,7 @@ def _loss(config, model, field):
         size = values.shape[0]
         mask = jnp.broadcast_to(batch["mask"], (size, num_points))
         points = None
-        if train.max_missing:
+        if train.max_missing or train.box_share:
             rows = 1 if config.paper else size  # the release draws one mask for a batch
             key_drop, key_box, key_coin = jax.random.split(key_mask, 3)
             shown = tasks.drop_per_item(key_drop, num_points, train.max_missing, rows)
@@ -230,11 +264,11 @@ def _loss(config, model, field):
                 mask &= jnp.zeros(num_points, bool).at[points].set(True)
         one = lambda key, values, mask: vamoh.elbo(
             key, model, params, values, mask, geometry, points=points, chunk=chunk,
-            is_uniform=step < train.uniform_gate_steps,
-            is_standard=step < train.standard_prior_steps,
+            is_uniform=step < _steps(train, train.uniform_gate),
+            is_standard=step < _steps(train, train.standard_prior),
         )  # fmt: skip
         terms = jax.vmap(one)(jax.random.split(key_elbo, size), values, mask)
-        beta = jnp.clip((step - train.anneal_start) / max(train.anneal_steps, 1), 0.0, 1.0)
+        beta = jnp.clip((step + 1 - kl_off) / max(kl_rise, 1), 0.0, 1.0)
         fit = terms.log_lik - terms.kl_c
         num_seen = jnp.sum(mask) * values.shape[-1]
         return jnp.mean(beta * terms.kl_z - fit), {
@@ -247,11 +281,18 @@ def _loss(config, model, field):
     return loss
 
 
+def _steps(train, share):
+    """Turns a share of a run into steps."""
+    return round(share * train.steps)
+
+
 def _adam(config):
     train = config.train
-    rate = train.learning_rate
-    if train.warmup_steps or train.decay:
+    rate, warmup = train.learning_rate, _steps(train, train.warmup)
+    if train.decay:
         rate = optax.warmup_cosine_decay_schedule(
-            0.0, rate, train.warmup_steps, train.steps, end_value=0.01 * rate
+            0.0, rate, warmup, train.steps, end_value=0.01 * rate
         )
+    elif warmup:
+        rate = optax.linear_schedule(0.0, rate, warmup)
     return optax.chain(optax.clip_by_global_norm(train.clip_norm), optax.adam(rate))

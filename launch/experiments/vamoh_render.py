@@ -30,7 +30,7 @@ FACTOR = 4  # of super-resolution where no size is given
 class Rendered(NamedTuple):
     """What launch.render writes."""
 
-    arrays: dict[str, np.ndarray]  # what `draw` takes, and `z` [..., Z]
+    arrays: dict[str, np.ndarray]  # what `draw` takes, `z` [..., Z], and what it leaves out
     pictures: dict[str, np.ndarray]  # [H, W] or [H, W, 3] uint8 by name; of images only
     draw: Callable  # a function of `launch.field_figures`
 
@@ -126,8 +126,13 @@ def render(
     parts = [jax.device_get(at(params, *pair, coords)) for pair in zip(keys, latents, strict=True)]
     out = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     out = {name: a.reshape(*z.shape[:-1], *a.shape[1:]) for name, a in out.items()}
+    num_drawn = 3 if model.num_channels == 3 and domain.kind != "voxels" else 1
+    out["value"], whole = out["value"][..., :num_drawn], out["value"]
+    values = None if values is None else values[..., :num_drawn]
     arrays, draw = _arrange(out, model, field.domain, domain, task, values, shown)
     arrays |= {"z": np.asarray(z)} | ({"unit": np.array(field.unit)} if field.unit else {})
+    if num_drawn < model.num_channels:  # channels that are no picture: the first is drawn
+        arrays["all_channels"] = whole
     return Rendered(arrays, _pictures(out, domain, model.num_components), draw)
 
 

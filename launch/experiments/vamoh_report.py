@@ -22,6 +22,7 @@ from launch.metrics import say
 
 NUM_SHOWN = 8  # items in the figures
 NUM_LARGE = 3  # items rendered at high resolution
+MAX_LARGE = 2**22  # points of one of them; launch.render has no such bound
 SHOWN_TASKS = ("inpaint", "outpaint", "left", "top", "drop50", "drop90")
 PCA_SIZE = 64  # components of the feature space that generated sets are compared in
 PCA_ITEMS = 5000  # training items that it is fitted to
@@ -70,7 +71,7 @@ class _Scorer:
         self.known = np.ones(values.shape[:2], bool) if masks is None else masks[:count]
         self.test = np.where(self.known[..., None], values, 0.0).astype(np.float32)
         self.weights = domains.cell_weights(field.domain).astype(np.float32)
-        self.tasks = [name for name in tasks.TASKS if _is_possible(name, field.domain)]
+        self.tasks = [n for n in tasks.TASKS if _is_possible(n, field.domain, config.paper)]
         self._reconstruct = self._over_items(self._reconstruct_one)
         self._complete = self._over_items(self._complete_one)
         self._posterior = self._over_items(self._posterior_one)
@@ -134,17 +135,19 @@ class _Scorer:
         return out | {f"{k}{suffix}": v.mean() for k, v in errors.items() if k != "mse"}
 
     def _reconstruct_one(self, params, key, values, known):
-        key_elbo, key_iw, key_render = jax.random.split(key, 3)
+        key_elbo, key_iw, key_render, key_own = jax.random.split(key, 4)
         mean, _ = self._encode(params, values, known)
-        terms = vamoh.elbo(key_elbo, self.model, params, values, known, self.geometry)
+        terms = vamoh.elbo(
+            key_elbo, self.model, params, values, known, self.geometry, is_bound=True
+        )
         evidence = vamoh.log_evidence(
             key_iw, self.model, params, values, known, self.geometry,
             num_samples=self.settings.num_samples,
         )  # fmt: skip
         out = self._at(key_render, params, mean)
-        own = self._at(key_render, params, mean, values=values, mask=known)
+        own = self._at(key_own, params, mean, values=values, mask=known)
         errors = self._errors(out.mean, values, known)
-        if self.domain.kind == "image":
+        if self.domain.kind == "image" and self.field.test_mask is None:
             images = (a.reshape(*self.domain.shape, -1) for a in (out.mean, values))
             errors["ssim"] = metrics.ssim(*images)
         return {
@@ -179,7 +182,7 @@ class _Scorer:
             pairs = zip(out["segments"], truth, strict=True)
             scores["adjusted_rand"] = np.mean([metrics.adjusted_rand(*pair) for pair in pairs])
         return scores, {
-            "truth": self.test[:NUM_SHOWN],
+            "truth": np.where(self.known[..., None], self.test, np.nan)[:NUM_SHOWN],
             "reconstruction": rendering.mean[:NUM_SHOWN],
             "most_probable": rendering.most_probable[:NUM_SHOWN],
             "segments": out["segments"][:NUM_SHOWN],
@@ -207,8 +210,9 @@ class _Scorer:
         mean, log_var = self._encode(params, values, shown)
 
         def one(key):
-            z = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
-            return self._at(key, params, z, values=values, mask=shown).mean
+            key_z, key_render = jax.random.split(key)
+            z = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key_z, mean.shape)
+            return self._at(key_render, params, z, values=values, mask=shown).mean
 
         return jax.lax.map(one, jax.random.split(key, self.settings.num_samples))
 
@@ -266,18 +270,19 @@ class _Scorer:
             scores |= metrics.precision_recall(means, real)._asdict()
             scores |= metrics.density_coverage(means, real)._asdict()
         unit = levels - 1 if levels else 1  # bytes with bytes: all training items are looked at
+        whole = "sample" if self.model.likelihood == "bernoulli" else "mean"
         audit = metrics.nearest_neighbour_audit(
-            unit * out["mean"][:AUDITED], field.train, field.test[:AUDITED]
+            unit * out[whole][:AUDITED], field.train, field.test[:AUDITED]
         )
-        scores |= {"audit_ratio": audit.ratio, "audit_share": audit.share}
+        scores["audit_ratio"] = audit.ratio
         return scores, pictures | {
             "nearest": np.asarray(to_unit(field.train[audit.index], levels)),
             "nearest_ratio": audit.distance / np.median(audit.reference),
         }
 
     def _render_all(self, params, key, z, coords):
-        one = lambda z: render(key, self.model, params, z, coords).mean
-        return jax.lax.map(one, z)
+        one = lambda pair: render(pair[0], self.model, params, pair[1], coords).mean
+        return jax.lax.map(one, (jax.random.split(key, len(z)), z))
 
     def _renders(self, key, params):
         """Renders test items at other resolutions, and the way from one item to another."""
@@ -286,7 +291,12 @@ class _Scorer:
         z, _ = jax.jit(jax.vmap(self._encode, in_axes=(None, 0, 0)))(params, values, known)
         arrays = {}
         for factor in self.settings.factors:
-            finer = domains.resized(self.domain, [factor * size for size in self.domain.shape])
+            shape = [factor * size for size in self.domain.shape]
+            if self.domain.kind == "video":  # finer frames, not more of them
+                shape[0] = self.domain.shape[0]
+            if math.prod(shape) > MAX_LARGE:
+                continue
+            finer = domains.resized(self.domain, shape)
             place = domains.paper_coordinates if self.paper else domains.coordinates
             coords = place(finer)
             large = self._render(params, key, z[:NUM_LARGE], coords)
@@ -342,9 +352,9 @@ def figures(arrays, metrics_rows, directory):
         draw.globe(shared | one | unit | {"truth": arrays["truth"][0]}, directory / "globe.png")
 
 
-def _is_possible(name, domain):
+def _is_possible(name, domain, paper):
     try:
-        tasks.mask(name, jax.random.key(0), domain)
+        tasks.mask(name, jax.random.key(0), domain, paper=paper)
     except ValueError:
         return False
     return True

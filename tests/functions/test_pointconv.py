@@ -137,7 +137,7 @@ def test_released_encoder_is_the_loop_over_centres(mask):
         weights = np.float64(points[shown] - points[j])
         for i in range(2):
             weights = layer(params["PaperPointConv_0"][f"weight_{i}"], weights)
-        total = np.float64(values[shown]).T @ weights
+        total = np.float64(values[shown]).T @ weights * len(neighbours) / max(len(shown), 1)
         row = layer(params["PaperPointConv_0"]["linear"], total.ravel())
         rows.append(np.where(row > 0, row, 0.2 * row))
         seen.append(len(shown) > 0)

@@ -194,7 +194,7 @@ POINTS = np.stack(np.meshgrid(range(4), range(4), indexing="ij"), -1).reshape(16
 @pytest.mark.parametrize(
     ("arrays", "options", "message"),
     [
-        ({"values": with_entry(np.nan)}, {}, r"item 3, point 6: the value \[nan\] is not in \[0"),
+        ({"values": with_entry(np.nan)}, {}, r"item 3, point 6: the value \[nan\] is not finite"),
         ({"values": with_entry(1.5)}, {}, r"item 3, point 6: .*1.5.* mark the point as unobserved"),
         ({"values": with_entry(np.inf)}, {"kind": "gaussian"}, r"\[inf\] is not finite"),
         ({"values": with_entry(np.inf)}, {"rescale": True}, "cannot be rescaled|not in"),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from functions.domains import Domain
 from launch import prepare
-from launch.data import fields
+from launch.data import fields, pictures
 
 
 def call(capsys, folder, **flags):
@@ -169,7 +169,7 @@ def cut_short(folder):
         (mixed_sizes, {}, "images '000.jpg' and '000.png' have the sizes 7 x 8 and 6 x 8; give on"),
         (deep_pixels, {"size": 4}, "z.png' has Pillow's mode I;16, expected one of 1, L,"),
         (no_picture, {}, "z.png' cannot be read (cannot identify image file"),
-        (cut_short, {"size": 4}, "005.png' is damaged (image file is truncated"),
+        (cut_short, {"size": 4}, "005.png' cannot be read (image file is truncated"),
         (lambda folder: write_images(folder, 2), {}, "there are 2 training items to draw 1 valid"),
         (write_images, {"name": "My-Data"}, "--name=My-Data: expected a lower case letter, then"),
         (write_images, {"version": "2"}, "--version=2: expected three numbers such as 1.0.0"),
@@ -200,7 +200,7 @@ def test_defects_of_fields_are_told_by_their_place_in_the_file(tmp_path, capsys)
     np.savez(tmp_path / "f.npz", values=values)
     code, printed = call(capsys, tmp_path, source=tmp_path / "f.npz", kind="fields")
     assert code == 2
-    assert "f.npz', item 7, point 9: the value [nan] is not in [0, 1]" in printed.err
+    assert "f.npz', item 7, point 9: the value [nan] is not finite" in printed.err
     with pytest.raises(ValueError, match="item 7"):
         call(capsys, tmp_path, source=tmp_path / "f.npz", kind="fields", debug=True)
 
@@ -216,3 +216,22 @@ def test_the_program_runs_without_tensorflow_and_keeps_its_output_clean(tmp_path
     assert done.stdout.startswith("a 1.0.0: 3 train, 1 valid, 1 test\n")
     assert done.stderr == ""
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
+
+
+def test_a_picture_outside_the_folders_of_the_parts_is_refused(tmp_path, capsys):
+    for folder in ("train", "test"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        write_images(tmp_path / "in" / folder, 6)
+    write_images(tmp_path / "in", 1)
+    code, printed = call(capsys, tmp_path)
+    assert code == 2
+    assert "lies outside the folders of the parts" in printed.err
+
+
+def test_a_camera_held_upright_is_no_matter(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (12, 8)).save(tmp_path / "photo.jpg", exif=turned)
+    assert pictures.read(tmp_path / "photo.jpg", 3, None).shape == (12, 8, 3)
+    items = pictures.read_folder(tmp_path, num_valid=0, num_test=0)
+    assert items.domain.shape == (12, 8)

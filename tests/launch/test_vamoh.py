@@ -81,6 +81,18 @@ def test_full_configs_fit_together(name, variant):
     assert "loss" in metrics
 
 
+@pytest.mark.parametrize("name", ["vamoh_digits", "vamoh_era5"])
+def test_published_protocol_goes_through_its_stages(name, tmp_path):
+    config = config_of(name, "paper,smoke")
+    config.evaluate.num_items = 3
+    result = loop.run(vamoh.make(config), config, tmp_path)
+    rows = runs.rows(tmp_path)  # every 5 of 20 steps; uniform for 3, N(0, I) for 7
+    kl_c = [row["kl_c"] for row in rows]
+    assert kl_c[0] > 0
+    assert all(np.isfinite(row["loss"]) for row in rows)
+    assert np.isfinite(result["metrics"]["psnr"]["mean"])
+
+
 def parameters(path):
     with np.load(path / "arrays" / "train.npz") as stored:
         return dict(stored)
@@ -147,7 +159,13 @@ REFUSED = [
     ({"model__likelihood": "bernoulli"}, r"likelihood 'bernoulli' expects 0 or 1"),
     ({"model__num_components": 0}, r"config.model.num_components=0: expected 1 or more"),
     ({"model__encoder__points": (16,)}, r"points, neighbours and channels a level"),
-    ({"model__encoder__points": (100, 4)}, r"100"),
+    (
+        {"model__encoder__points": (100, 4)},
+        r"config.model.encoder.points=\(100, 4\): level 0 takes",
+    ),
+    ({"model__encoder__neighbours": (9, 17)}, r"level 1 takes 17 of 16 points"),
+    ({"data__num_test": 1}, r"digits has 1 test items: expected 2 or more"),
+    ({"evaluate__num_items": 1}, r"config.evaluate.num_items=1: expected 2 or more"),
     ({"model__prior": "glow"}, r"prior 'glow' is unknown"),
     ({"train__max_missing": 1.0}, r"config.train.max_missing=1.0: expected a rate in \[0, 1\)"),
     ({"train__batch_size": 5000}, r"config.train.batch_size=5000: expected 1 to"),
@@ -169,4 +187,4 @@ def test_program_refuses_before_anything_is_written(tmp_path, capsys):
     words = ["--config=configs/vamoh_digits.py:smoke", f"--workdir={tmp_path}"]
     assert train.main(["train", *words, "--config.model.bound=tight"]) == 2
     assert "config.model.bound='tight'" in capsys.readouterr().err
-    assert not list(tmp_path.glob("checkpoints/*"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
