@@ -223,7 +223,7 @@ def test_a_picture_outside_the_folders_of_the_parts_is_refused(tmp_path, capsys)
         (tmp_path / "in" / folder).mkdir(parents=True)
         write_images(tmp_path / "in" / folder, 6)
     write_images(tmp_path / "in", 1)
-    code, printed = call(capsys, tmp_path)
+    code, printed = call(capsys, tmp_path, source=tmp_path / "in", kind="images")
     assert code == 2
     assert "lies outside the folders of the parts" in printed.err
 
