@@ -35,11 +35,11 @@ def evaluator(config, model, geometry, field):
 
     Metrics, per seed: `bits_per_dimension` (the bound) and `_iw` (importance-weighted, S draws),
     `kl_z`, `kl_c`, `active_units`, `entropy` of components; `psnr` (mean over items) and
-    `psnr_of_mean` (of the mean squared error) of reconstructions, `ssim`, or accuracy and IoU, or
-    RMSE in raw units; most of them with `_<task>` for completions, and `nll_<task>` in nats a
-    value; `fd_*`, precision, recall, density and coverage of generated against test items in the
-    principal components of the training items, `fd_floor` with training items in the place of
-    generated ones; `audit_*`.
+    `psnr_of_mean` (of the mean squared error) of reconstructions, `psnr_of_training_mean` of the
+    mean training item in their place, `ssim`, or accuracy and IoU, or RMSE in raw units; most of
+    them with `_<task>` for completions, and `nll_<task>` in nats a value; `fd_*`, precision,
+    recall, density and coverage of generated against test items in the principal components of the
+    training items, `fd_floor` with training items in the place of generated ones; `audit_*`.
     """
     scorer = _Scorer(model, geometry, field, config)
 
@@ -70,6 +70,12 @@ class _Scorer:
         masks = field.test_mask
         self.known = np.ones(values.shape[:2], bool) if masks is None else masks[:count]
         self.test = np.where(self.known[..., None], values, 0.0).astype(np.float32)
+        train = np.asarray(to_unit(field.train[:PCA_ITEMS], field.num_levels))
+        seen = np.ones(train.shape[:2], bool)
+        if field.train_mask is not None:
+            seen = field.train_mask[:PCA_ITEMS]
+        total = np.sum(train, axis=0, where=seen[..., None])
+        self.training_mean = total / np.maximum(seen.sum(axis=0), 1)[:, None]
         self.weights = domains.cell_weights(field.domain).astype(np.float32)
         self.tasks = [n for n in tasks.TASKS if _is_possible(n, field.domain, config.paper)]
         self._reconstruct = self._over_items(self._reconstruct_one)
@@ -172,6 +178,7 @@ class _Scorer:
             "entropy": rendering.entropy.mean(),
             **self._summary(out["errors"], ""),
             "psnr_of_mean": float(metrics.psnr(out["errors"]["mse"].mean())),
+            "psnr_of_training_mean": np.mean(metrics.psnr(self._baseline())),
             **{
                 f"psnr_{name}": np.mean(metrics.psnr(out[f"errors_{name}"]["mse"]))
                 for name in ("most_probable", "published")
@@ -188,6 +195,11 @@ class _Scorer:
             "segments": out["segments"][:NUM_SHOWN],
             "entropy": rendering.entropy[:NUM_SHOWN],
         }
+
+    def _baseline(self):
+        """Returns what the mean of the training items would score as a reconstruction, [I]."""
+        one = lambda values, known: self._errors(self.training_mean, values, known)["mse"]
+        return jax.vmap(one)(self.test, self.known)
 
     def _complete_one(self, params, key, values, known, shown):
         key_nll, key_render = jax.random.split(key)
