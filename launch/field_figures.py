@@ -36,8 +36,7 @@ from launch.field_panels import (
 )
 from launch.figures import DPI, HEAT, MODEL, panels, save, styled
 
-DOUBT = "Purples"  # a standard deviation on the sphere
-PALE = "#b4b4b4"
+DOUBT, PALE = "Purples", "#b4b4b4"  # a standard deviation on the sphere; frames
 SMALL, CELL, LARGE = 84, 112, 200  # height of a field in pixels: of very many, of many, of a few
 GROUP, LINE, MARGIN = 18, 22, 9  # pixels between groups of fields; of text; around
 MAX_WIDTH, MAX_ROWS = 900, 4  # pixels and rows of a grid
