@@ -24,7 +24,7 @@ def get_config(variant=""):
     config.model.encoder.points = (768, 96, 16)
     config.model.encoder.neighbours = (96, 27, 16)
     config.model.encoder.channels = (32, 64, 128)
-    # a continuous Bernoulli has no scale: to it nearly everything is noise, and little is left for z
+    # a continuous Bernoulli has no scale: nearly everything is noise, and little is left for z
     config.model.likelihood = "" if config.paper else "gaussian"
     config.train.batch_size = 64 if config.paper else 16
     config.train.learning_rate = 1e-4 if config.paper else 2e-3
