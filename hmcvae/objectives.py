@@ -1,9 +1,10 @@
 """Objectives of the three stages of training, with gradients routed by `stop_gradient`.
 
-Stage 1 fits the one-column VAEs (`marginal_loss`), stage 2 the dependency VAE by its evidence
-bound (`elbo_loss`), stage 3 everything jointly (`hmc_loss`): the encoder by the bound, decoder,
-hierarchy, predictor and step sizes by E[log p(z_O, y_O, eps_T)] at the end of the chain, the
-inflation of the chain's start by a Stein discrepancy (Algorithm 1 of Peis et al. 2022).
+Stage 1 fits the one-column VAEs (`marginal_loss`; plain models have none), stage 2 the dependency
+VAE by its evidence bound (`elbo_loss`) or the importance-weighted one (`iw_loss`), stage 3
+everything jointly (`hmc_loss`): the encoder by the bound, decoder, hierarchy, predictor and step
+sizes by E[log p(z_O, y_O, eps_T)] at the end of the chain, the inflation of the chain's start by a
+Stein discrepancy (Algorithm 1 of Peis et al. 2022).
 One scalar carries the three losses of stage 3, so one `value_and_grad` serves all groups.
 """
 
@@ -12,39 +13,50 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from hmcvae import hmc, stein
-from hmcvae.gaussian import diag_normal
-from hmcvae.hierarchy import kl_by_layer, kl_weights, per_dimension
+from hmcvae import hmc, stein, tuning
+from hmcvae.hierarchy import kl_weights, per_dimension
 from hmcvae.model import HVAE, Rows
+
+# Parameter groups by the first name of a leaf's path; whatever is not here is "generative".
+GROUPS = {"marginal": "marginal", "encoder": "encoder", "features": "encoder", "hmc": "hmc"}
 
 
 class Schedule(NamedTuple):
-    """How the KL terms are weighted, and how long chains are."""
+    """How the KL terms are weighted, how many importance samples and how long chains are."""
 
     balance_steps: int = 1000
     anneal_steps: int = 1000
     clock_rate: int = 1  # clock ticks per step; the published two-layer models tick twice
     num_leapfrog: int = 5
     num_chains_stein: int = 30
+    num_rows_stein: int = 0  # rows of a batch that the discrepancy is estimated on; 0 is all
     stein_every: int = 10
+    accept_target: float = 0.0  # acceptance that step sizes are pulled to; 0 is no pull
+    precondition: bool = False  # steps in units of the encoder's standard deviation of every row
     gradient: str = "detached"  # of the chain to its step sizes: see hmc.run
+    num_importance: int = 0  # K of the importance-weighted bound; 0 is the evidence bound
+    num_proposals: int = 50  # of a posterior draw of such a model: see predict.resample
 
 
-def init_hmc(key, model: HVAE, num_transitions: int) -> dict:
-    """Draws log step sizes [T, d_tot] from log U(0.02, 0.05); inflation starts at one.
+def init_hmc(key, model: HVAE, num_transitions: int, limits=(0.02, 0.05)) -> dict:
+    """Draws step sizes [T, d_tot] uniformly between limits; inflation starts at one.
 
     Args:
       key: PRNG key.
       model: gives the sizes of the layers.
       num_transitions: T.
+      limits: lowest and highest step size.
 
     Returns:
       The parameter group "hmc": log_step_size [T, d_tot], log_inflation [J].
     """
     shape = (num_transitions, model.num_latents)
     return {
-        "log_step_size": jnp.log(jax.random.uniform(key, shape, minval=0.02, maxval=0.05)),
+        "log_step_size": jnp.log(
+            jax.random.uniform(key, shape, minval=limits[0], maxval=limits[1])
+        ),
         "log_inflation": jnp.zeros(len(model.layer_sizes)),
     }
 
@@ -96,13 +108,14 @@ def elbo_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule,
       Loss in nats per row, and metrics by name.
     """
     key_eps, key_noise = jax.random.split(key)
-    mean, log_var = model.apply({"params": params}, rows, method="encode")
-    eps = diag_normal(mean, log_var).sample(seed=key_eps)
-    noise = jax.random.normal(key_noise, rows.z.shape) if model.paper else None
+    heads = model.apply({"params": params}, rows, method="encode")
+    drawn = model.apply({"params": params}, key_eps, *heads, method="draw")
+    noise = jax.random.normal(key_noise, rows.mask.shape) if model.paper else None
     joint = model.apply(
-        {"params": params}, eps, rows, noise=noise, pos_weight_y=pos_weight_y, method="log_joint"
-    )
-    kl = kl_by_layer(mean, log_var, model.layer_sizes)  # [B, J]
+        {"params": params}, drawn.latents, rows,
+        noise=noise, pos_weight_y=pos_weight_y, method="log_joint",
+    )  # fmt: skip
+    kl = drawn.kl  # [B, J]
     average = jnp.mean
     if model.paper:
         kl = jnp.where(rows.is_observed()[:, None], kl, 0.0)
@@ -123,6 +136,45 @@ def elbo_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule,
     return loss, metrics | {f"kl_{i + 1}": v for i, v in enumerate(jnp.mean(kl, axis=0))}
 
 
+def iw_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, pos_weight_y=None):
+    """Computes the negative importance-weighted bound with K samples per row (Burda et al. 2016).
+
+    -log 1/K sum_k w_k with w_k = p(z_O, y_O, eps_k) / q(eps_k | z_O, y_O), averaged over rows: at
+    K = 1 the evidence bound, at K = infinity the evidence. `paper` leaves out the constant log K.
+
+    Args:
+      key: PRNG key.
+      model: the module.
+      params: its parameters.
+      rows: [B, ...].
+      step: not used: nothing is annealed.
+      schedule: num_importance = K.
+      pos_weight_y: [P] or None.
+
+    Returns:
+      Loss in nats per row, and metrics by name.
+    """
+    heads = model.apply({"params": params}, rows, method="encode")
+
+    def one(key):
+        key_eps, key_noise = jax.random.split(key)
+        drawn = model.apply({"params": params}, key_eps, *heads, method="draw")
+        noise = jax.random.normal(key_noise, rows.mask.shape) if model.paper else None
+        joint = model.apply(
+            {"params": params}, drawn.latents, rows,
+            noise=noise, pos_weight_y=pos_weight_y, method="log_joint",
+        )  # fmt: skip
+        return joint, drawn.log_prob()
+
+    joint, log_q = jax.vmap(one)(jax.random.split(key, schedule.num_importance))  # [K, B]
+    log_sum = jax.nn.logsumexp(joint.total() - log_q, axis=0)
+    if model.paper:
+        bound = _nonzero_mean(jnp.where(rows.is_observed(), log_sum, 0.0))
+    else:
+        bound = jnp.mean(log_sum) - np.log(schedule.num_importance)
+    return -bound, {"log_lik_x": jnp.mean(joint.x), "log_lik_y": jnp.mean(joint.y)}
+
+
 def log_density(eps, model: HVAE, params, row: Rows, pos_weight_y=None, noise_key=None):
     """Computes log p(z_O, y_O, eps) of one row, the target of HMC: a scalar, in nats.
 
@@ -132,7 +184,7 @@ def log_density(eps, model: HVAE, params, row: Rows, pos_weight_y=None, noise_ke
     noise = None
     if noise_key is not None and row.y is not None:
         point = jax.lax.bitcast_convert_type(jnp.sum(eps).astype(jnp.float32), jnp.uint32)
-        noise = jax.random.normal(jax.random.fold_in(noise_key, point), row.z.shape)
+        noise = jax.random.normal(jax.random.fold_in(noise_key, point), row.mask.shape)
     joint = model.apply(
         {"params": params}, eps, row, noise=noise, pos_weight_y=pos_weight_y, method="log_joint"
     )
@@ -151,9 +203,11 @@ def sample_chain(
       model: the module.
       params: its parameters and the group "hmc": log_step_size [T, d_tot], log_inflation [J].
       row: one row, without a leading axis.
-      mean: [d_tot] mean of q(eps | row).
-      log_var: [d_tot] log variance of q(eps | row).
-      schedule: leapfrog steps of a transition.
+      mean: [d_tot] mean of q(eps | row), `Draw.mean` of the draw that follows the means.
+      log_var: [d_tot] its log variance.
+      schedule: leapfrog steps of a transition. With `precondition`, the step sizes of a row are
+        exp(log_step_size) times the row's own standard deviations: a row that shows much has a
+        narrow posterior and takes short steps, which one table for all rows cannot give both.
       gradient: "detached", "exact" or "none", see `hmc.run`.
       pos_weight_y: [P] or None.
 
@@ -165,6 +219,10 @@ def sample_chain(
     log_inflation = per_dimension(tuned["log_inflation"], model.layer_sizes)
     start = hmc.inflate(key_start, mean, log_var, log_inflation)
 
+    log_step = tuned["log_step_size"]
+    if schedule.precondition:
+        log_step = log_step + jax.lax.stop_gradient(0.5 * log_var)
+
     def target(eps, params, row, pos_weight_y, noise_key):
         return log_density(eps, model, params, row, pos_weight_y, noise_key)
 
@@ -172,7 +230,7 @@ def sample_chain(
         key_chain,
         start,
         target,
-        tuned["log_step_size"],
+        log_step,
         params,
         row,
         pos_weight_y,
@@ -189,6 +247,9 @@ def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, 
     -E[log p(z_O, y_O, eps_T)] with eps_T from `sample_chain`. Inflation, every `stein_every`-th
     step: the max-sliced kernelised Stein discrepancy of `num_chains_stein` fresh chains per row.
 
+    The objective has no term for mixing and leaves steps about as short as they start, so with an
+    `accept_target` the steps of each transition are also pulled towards that acceptance.
+
     Args:
       key: PRNG key.
       model: the module.
@@ -203,15 +264,22 @@ def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, 
     """
     key_elbo, key_chain, key_stein, key_noise = jax.random.split(key, 4)
     frozen, tuned = jax.lax.stop_gradient(params), params["hmc"]
+
+    def trained(group):
+        return {
+            k: v if GROUPS.get(k, "generative") == group else frozen[k] for k, v in params.items()
+        }
+
     settled = schedule._replace(balance_steps=0, anneal_steps=0)
     elbo, metrics = elbo_loss(
-        key_elbo, model, {**frozen, "encoder": params["encoder"]}, rows, step,
+        key_elbo, model, trained("encoder"), rows, step,
         schedule=settled, pos_weight_y=pos_weight_y,
     )  # fmt: skip
-    mean, log_var = model.apply({"params": frozen}, rows, method="encode")
+    heads = model.apply({"params": frozen}, rows, method="encode")
+    start = model.apply({"params": frozen}, None, *heads, method="draw")
 
-    def chains(key, changed, num_chains, gradient):
-        """Runs chains for every row, leaves [B, num_chains, ...]; only `changed` is trained."""
+    def chains(key, changed, num_chains, gradient, num_rows=None):
+        """Runs chains for the first rows, leaves [B, num_chains, ...]; trains only `changed`."""
         params = {**frozen, "hmc": {**frozen["hmc"], **changed}}
 
         def one(key, row, mean, log_var):
@@ -220,15 +288,16 @@ def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, 
                 schedule=schedule, gradient=gradient, pos_weight_y=pos_weight_y,
             )  # fmt: skip
 
-        keys = jax.random.split(key, (rows.z.shape[0], num_chains))
-        return jax.vmap(jax.vmap(one, in_axes=(0, None, None, None)))(keys, rows, mean, log_var)
+        some = jax.tree.map(lambda leaf: leaf[:num_rows], (rows, start.mean, start.log_var))
+        keys = jax.random.split(key, (some[0].mask.shape[0], num_chains))
+        return jax.vmap(jax.vmap(one, in_axes=(0, None, None, None)))(keys, *some)
 
     chain = chains(key_chain, {"log_step_size": tuned["log_step_size"]}, 1, schedule.gradient)
     joint = model.apply(
-        {"params": {**params, "encoder": frozen["encoder"], "marginal": frozen["marginal"]}},
+        {"params": trained("generative")},
         chain.position[:, 0],
         rows,
-        noise=jax.random.normal(key_noise, rows.z.shape) if model.paper else None,
+        noise=jax.random.normal(key_noise, rows.mask.shape) if model.paper else None,
         pos_weight_y=pos_weight_y,
         method="log_joint",
     ).total()
@@ -236,10 +305,11 @@ def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, 
 
     def discrepancy(log_inflation):
         changed = {"log_inflation": log_inflation}
-        many = chains(key_stein, changed, schedule.num_chains_stein, "detached")
+        num_rows = schedule.num_rows_stein or None
+        many = chains(key_stein, changed, schedule.num_chains_stein, "detached", num_rows)
         per_row = jax.vmap(stein.sksd)(many.position, many.score)
         if model.paper:
-            return _nonzero_mean(jnp.where(rows.is_observed(), per_row, 0.0))
+            return _nonzero_mean(jnp.where(rows.is_observed()[:num_rows], per_row, 0.0))
         return jnp.mean(per_row)
 
     sksd = jax.lax.cond(
@@ -256,22 +326,27 @@ def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, 
         "step_size": jnp.mean(jnp.exp(tuned["log_step_size"])),
         "inflation": jnp.mean(jnp.exp(tuned["log_inflation"])),
     }
+    if schedule.accept_target:
+        excess = jnp.mean(chain.info.accept_prob, axis=(0, 1)) - schedule.accept_target  # [T]
+        objective += tuning.pull(tuned["log_step_size"], excess)
     return elbo - objective + sksd, metrics
 
 
 def labels(params: chex.ArrayTree) -> dict:
     """Names the parameter group of every leaf: the label of `optax.partition`.
 
-    Groups: "marginal", "encoder", "generative" (decoder, hierarchy, predictor, variances), "step"
-    (log step sizes), "scale" (log inflation).
+    Groups: "marginal" (encoders of the one-column VAEs), "marginal_decoder" (their decoders and
+    variances), "encoder" (with the features of images), "generative" (decoder, hierarchy,
+    predictor, variances), "step" (log step sizes), "scale" (log inflation).
     """
-    named = {"marginal": "marginal", "encoder": "encoder"}
 
     def label(path, _):
-        top = path[0].key
-        if top == "hmc":
+        group = GROUPS.get(path[0].key, "generative")
+        if group == "hmc":
             return "step" if path[1].key == "log_step_size" else "scale"
-        return named.get(top, "generative")
+        if group == "marginal" and not path[1].key.startswith("encoder"):
+            return "marginal_decoder"
+        return group
 
     return jax.tree_util.tree_map_with_path(label, params)
 

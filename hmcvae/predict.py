@@ -5,7 +5,7 @@ the mean over a row's missing columns is taken inside the log-mean-exp over samp
 in at its mean, Bernoulli columns are weighted. `proper` is a log probability: the joint density of
 a row's missing columns with z drawn from p(z | eps), divided by their number, without weights.
 
-Everything streams over posterior samples in chunks, so memory does not grow with their number.
+Scores stream over posterior samples in chunks, so memory does not grow with their number.
 """
 
 from typing import NamedTuple
@@ -16,9 +16,8 @@ import numpy as np
 
 from hmcvae import columns, likelihoods
 from hmcvae.columns import Scaler
-from hmcvae.gaussian import diag_normal
 from hmcvae.model import HVAE, Rows
-from hmcvae.objectives import Schedule, sample_chain
+from hmcvae.objectives import Schedule, log_density, sample_chain
 
 
 class Posterior(NamedTuple):
@@ -35,7 +34,7 @@ class Decoded(NamedTuple):
     """Likelihood parameters at posterior samples."""
 
     theta: jax.Array  # [S, B, D, C] at z ~ p(z | eps)
-    theta_plugin: jax.Array  # [S, B, D, C] at the mean of p(z | eps)
+    theta_plugin: jax.Array  # [S, B, D, C] at the mean of p(z | eps); theta itself in plain models
     theta_y: jax.Array | None  # [S, B, P, C_y]; None if the model has no target
 
 
@@ -52,67 +51,122 @@ class TestRows(NamedTuple):
 def sample_posterior(
     key, model: HVAE, params, x, mask, *, num_samples: int, schedule: Schedule, y=None, y_mask=None
 ) -> Posterior:
-    """Draws eps from q(eps | x_O, y_O), by HMC if the parameters hold a tuned chain.
+    """Draws eps from q(eps | x_O, y_O), each with its own draw of z: see `sample_eps`.
 
     Args:
       key: PRNG key.
       model: the module.
-      params: parameters; a group "hmc" makes it HMC, otherwise the encoder's Gaussian is used.
+      params: trained parameters.
       x: [B, D] standardised values and codes.
       mask: [B, D] True = observed.
       num_samples: S, chains per row; memory grows with S * B.
-      schedule: leapfrog steps of a transition.
+      schedule: leapfrog steps of a transition, number of importance samples.
       y: [B, P] observed targets, or None.
       y_mask: [B, P].
 
     Returns:
       Posterior.
     """
+    key_z, key = jax.random.split(key)
+    keys = jax.random.split(key, num_samples)
+    return _sample(key_z, keys, model, params, Rows(x, mask, None, y, y_mask), schedule)
 
-    def one(key, key_z, x, mask, y, y_mask):
+
+def _sample(key_z, keys, model, params, rows, schedule):
+    """Draws one sample of every row for each of the keys [S]; `rows.z` is not used."""
+
+    def one(key, key_z, row):
         key_z, key_chain = (key_z, key) if model.paper else jax.random.split(key)
-        z = model.apply({"params": params}, key_z, x, mask, method="extract")
-        row = Rows(x, mask, z, y, y_mask)
-        return sample_eps(key_chain, model, params, row, schedule=schedule)
+        z = model.apply({"params": params}, key_z, row.x, row.mask, method="extract")
+        return sample_eps(key_chain, model, params, row._replace(z=z), schedule=schedule)
 
     # the published sampler draws z once per row, shared by that row's chains
-    key_z, key = jax.random.split(key)
-    keys_z = jax.random.split(key_z, x.shape[0])
-    keys = jax.random.split(key, (num_samples, x.shape[0]))
-    rows = jax.vmap(one)
-    eps, acceptance, divergence = jax.vmap(rows, in_axes=(0, None, None, None, None, None))(
-        keys, keys_z, x, mask, y, y_mask
-    )
+    num_rows = rows.mask.shape[0]
+    keys_z = jax.random.split(key_z, num_rows)
+    keys = jax.vmap(lambda key: jax.random.split(key, num_rows))(keys)
+    every_row = jax.vmap(one)
+    draw = jax.vmap(every_row, in_axes=(0, None, None))
+    eps, acceptance, divergence = draw(keys, keys_z, rows)
     return Posterior(eps, jnp.mean(acceptance, axis=0), jnp.mean(divergence, axis=0))
 
 
 def sample_eps(key, model: HVAE, params, row: Rows, *, schedule: Schedule):
     """Draws eps once from q(eps | z_O, y_O) of one row whose marginal latents are given.
 
+    By HMC if the parameters hold a chain; by `resample` if the model was trained by the
+    importance-weighted bound (in `paper` too from the encoder); else from the encoder's Gaussian.
+
     Returns:
       eps [d_tot], mean acceptance probability [] and fraction of divergent transitions [] of its
-      chain (1 and 0 where the parameters hold no chain).
+      chain (1 and 0 where there is no chain, or one without transitions).
     """
-    mean, log_var = model.apply({"params": params}, row, method="encode")
-    if "hmc" not in params:
-        return diag_normal(mean, log_var).sample(seed=key), jnp.ones(()), jnp.zeros(())
-    chain = sample_chain(key, model, params, row, mean, log_var, schedule=schedule, gradient="none")
-    divergent = chain.info.is_divergent.astype(jnp.float32)
-    return chain.position, jnp.mean(chain.info.accept_prob), jnp.mean(divergent)
+    heads = model.apply({"params": params}, row, method="encode")
+    if "hmc" in params:
+        start = model.apply({"params": params}, None, *heads, method="draw")
+        chain = sample_chain(
+            key, model, params, row, start.mean, start.log_var, schedule=schedule, gradient="none"
+        )
+        if not len(params["hmc"]["log_step_size"]):
+            return chain.position, jnp.ones(()), jnp.zeros(())
+        divergent = chain.info.is_divergent.astype(jnp.float32)
+        return chain.position, jnp.mean(chain.info.accept_prob), jnp.mean(divergent)
+    if schedule.num_importance and not model.paper:
+        eps = resample(key, model, params, row, heads, num_proposals=schedule.num_proposals)
+    else:
+        eps = model.apply({"params": params}, key, *heads, method="draw").latents
+    return eps, jnp.ones(()), jnp.zeros(())
+
+
+def resample(key, model: HVAE, params, row: Rows, heads, *, num_proposals: int) -> jax.Array:
+    """Draws eps by importance resampling: one of R draws of the encoder, in proportion to weight.
+
+    The weight is w = p(z_O, y_O, eps) / q(eps | z_O, y_O); as R grows the draw becomes one from the
+    posterior, and R = 1 is the encoder (Rubin 1987; Mattei & Frellsen 2019 impute so). Weights are
+    compared within one z only: across the draws of z that samples of a mixed-type model differ by,
+    they would favour values of z that the second level finds likely, whatever x says.
+
+    Args:
+      key: PRNG key.
+      model: the module.
+      params: trained parameters.
+      row: one row, without a leading axis.
+      heads: of its encoder, each [d_tot].
+      num_proposals: R; memory does not grow with it.
+
+    Returns:
+      [d_tot].
+    """
+
+    def propose(best, key):
+        key_eps, key_pick = jax.random.split(key)
+        drawn = model.apply({"params": params}, key_eps, *heads, method="draw")
+        log_weight = log_density(drawn.latents, model, params, row) - drawn.log_prob()
+        # the largest log weight with Gumbel noise is a draw in proportion to the weights
+        new = (log_weight + jax.random.gumbel(key_pick), drawn.latents)
+        return jax.tree.map(lambda n, b: jnp.where(new[0] > best[0], n, b), new, best), None
+
+    nothing = (jnp.full((), -jnp.inf), jnp.zeros_like(heads[0]))
+    best, _ = jax.lax.scan(propose, nothing, jax.random.split(key, num_proposals))
+    return best[1]
 
 
 def decode_posterior(key, model: HVAE, params, x, mask, eps) -> Decoded:
     """Decodes posterior samples eps [S, B, d_tot] to columns and targets."""
-    noise = jax.random.normal(key, (*eps.shape[:-1], x.shape[-1]))
+    return _decode(jax.random.split(key, len(eps)), model, params, x, mask, eps)
+
+
+def _decode(keys, model, params, x, mask, eps):
+    """As `decode_posterior`, with one key for each sample [S]."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, x.shape))(keys)  # [S, B, D]
 
     def one(eps, noise, x, mask):
         def decode(model):
-            h, z_mean = model.decode(eps)
-            z = z_mean + jnp.exp(0.5 * model.log_var_z) * noise
+            h, out = model.decode(eps)
+            plugin = model.decode_columns(out)
             theta_y = None
             if model.target.num_columns:
-                theta_y = model.predict(Rows(x, mask, z_mean, None, None), h, z_mean)
-            return Decoded(model.decode_columns(z), model.decode_columns(z_mean), theta_y)
+                theta_y = model.predict(Rows(x, mask, None, None, None), h, plugin)
+            return Decoded(model.decode_columns(out, noise), plugin, theta_y)
 
         return model.apply({"params": params}, method=decode)
 
@@ -145,7 +199,7 @@ def impute(
         key_eps, model, params, x, mask, num_samples=num_samples, schedule=schedule
     )
     theta = decode_posterior(key_decode, model, params, x, mask, posterior.eps).theta
-    log_var = model.apply({"params": params}, method=lambda m: m.marginal.log_var)
+    log_var = model.apply({"params": params}, method=lambda m: m.log_var_x)
     draws = likelihoods.sample(key_x, model.schema, theta, log_var)
     return jnp.where(mask, x_raw, columns.inverse(model.schema, scaler, draws))
 
@@ -161,6 +215,7 @@ def score(
     num_samples: int,
     chunk: int,
     schedule: Schedule,
+    num_draws: int = 0,
     pos_weight_x=None,
     pos_weight_y=None,
 ) -> dict[str, jax.Array]:
@@ -175,7 +230,8 @@ def score(
       rows: [B, ...].
       num_samples: S; rounded up to whole chunks.
       chunk: samples drawn at a time; memory grows with chunk * B.
-      schedule: leapfrog steps of a transition.
+      schedule: leapfrog steps of a transition, number of importance samples.
+      num_draws: M, how many of the samples of x and y to keep; memory grows with M * B * D.
       pos_weight_x: [D] weights of the `paper` score, or None.
       pos_weight_y: [P] the same for targets.
 
@@ -183,50 +239,117 @@ def score(
       By row: log scores in nats of standardised units ("paper_x" [B], "joint_x" [B], "marginal_x"
       [B, D], the same with "_observed" for the columns shown, "paper_y", "joint_y" [B]), averages
       over samples ("x_mean", "x_square" [B, D] raw units; "theta", "probs" [B, D, C]; "y_mean"
-      [B, P] raw units, "y_probs" [B, P, C_y]), "acceptance", "divergence" [B]. Without targets
+      [B, P] raw units, "y_probs" [B, P, C_y]), "acceptance", "divergence" [B], draws in raw units
+      ("x_draws" [B, M, D], "y_draws" [B, M, P]; M at most the number of samples). Without targets
       the entries of y are absent.
     """
     num_chunks = -(-num_samples // chunk)
+    num_kept = min(-(-num_draws // num_chunks), chunk)  # draws kept of every chunk
     missing = rows.known & ~rows.shown
     seen = rows.known & rows.shown
+    shown = Rows(rows.x, rows.shown, None, None, None)
+    key_z, key = jax.random.split(key)
+    sample_columns = jax.vmap(likelihoods.sample, in_axes=(0, None, 0, None))
 
-    def one_chunk(key):
-        key_eps, key_decode, key_x = jax.random.split(key, 3)
-        posterior = sample_posterior(
-            key_eps, model, params, rows.x, rows.shown, num_samples=chunk, schedule=schedule
-        )
-        out = decode_posterior(key_decode, model, params, rows.x, rows.shown, posterior.eps)
+    def apply(method, *args):
+        return model.apply({"params": params}, *args, method=method)
 
-        def log_prob(method, theta, values, known, weight):
-            return model.apply({"params": params}, theta, values, known, weight, method=method)
-
-        proper = log_prob("log_prob_x", out.theta, rows.x, rows.known, None)
-        plugin = log_prob("log_prob_x", out.theta_plugin, rows.x, rows.known, pos_weight_x)
+    def one_chunk(keys):
+        # one key a sample, so that the size of a chunk changes nothing but memory
+        split = jax.vmap(lambda key: jax.random.split(key, 4), out_axes=1)
+        keys_eps, keys_decode, keys_x, keys_y = split(keys)
+        posterior = _sample(key_z, keys_eps, model, params, shown, schedule)
+        out = _decode(keys_decode, model, params, rows.x, rows.shown, posterior.eps)
+        proper = apply("log_prob_x", out.theta, rows.x, rows.known, None)
+        plugin = report_weighted(model, model.schema, out.theta_plugin, pos_weight_x)
+        plugin = apply("log_prob_x", plugin, rows.x, rows.known, pos_weight_x)
         log_scores = row_log_scores(plugin, proper, missing, seen)
-        log_var = model.apply({"params": params}, method=lambda m: m.marginal.log_var)
-        draws = likelihoods.sample(key_x, model.schema, out.theta, log_var)
-        x = columns.inverse(model.schema, scaler, draws)
+        x = sample_columns(keys_x, model.schema, out.theta, apply(lambda m: m.log_var_x))
+        x = columns.inverse(model.schema, scaler, x)
         averages = {
             "theta": out.theta_plugin,
             "probs": likelihoods.probs(model.schema, out.theta),
             "x_mean": x,
             "x_square": x**2,
         }
+        draws = {"x_draws": x[:num_kept]}
         if model.target.num_columns:
-            weighted_y = log_prob("log_prob_y", out.theta_y, rows.y, rows.y_known, pos_weight_y)
-            proper_y = log_prob("log_prob_y", out.theta_y, rows.y, rows.y_known, None)
+            weighted_y = report_weighted(model, model.target, out.theta_y, pos_weight_y)
+            weighted_y = apply("log_prob_y", weighted_y, rows.y, rows.y_known, pos_weight_y)
+            proper_y = apply("log_prob_y", out.theta_y, rows.y, rows.y_known, None)
             log_scores["paper_y"] = jnp.sum(weighted_y, axis=-1)
             log_scores["joint_y"] = jnp.sum(proper_y, axis=-1)
             y = likelihoods.mean(model.target, out.theta_y)
             averages["y_mean"] = columns.inverse(model.target, scaler_y, y, floor=False)
             averages["y_probs"] = likelihoods.probs(model.target, out.theta_y)
+            kept = out.theta_y[:num_kept]
+            y = sample_columns(keys_y[:num_kept], model.target, kept, apply(lambda m: m.log_var_y))
+            draws["y_draws"] = columns.inverse(model.target, scaler_y, y, floor=False)
         averages = jax.tree.map(lambda v: jnp.mean(v, axis=0), averages)
         averages |= {"acceptance": posterior.acceptance, "divergence": posterior.divergence}
-        return {k: log_mean_exp(v) for k, v in log_scores.items()}, averages
+        return {k: log_mean_exp(v) for k, v in log_scores.items()}, averages, draws
 
-    log_scores, averages = jax.lax.map(one_chunk, jax.random.split(key, num_chunks))
-    averages = jax.tree.map(lambda v: jnp.mean(v, axis=0), averages)
-    return {k: log_mean_exp(v) for k, v in log_scores.items()} | averages
+    keys = jax.random.split(key, (num_chunks, chunk))
+    log_scores, averages, draws = _stream(one_chunk, keys)
+    if not num_draws:
+        return log_scores | averages
+    by_row = lambda v: jnp.moveaxis(v.reshape(-1, *v.shape[2:])[:num_draws], 0, 1)
+    return log_scores | averages | {k: by_row(v) for k, v in draws.items()}
+
+
+def _stream(one_chunk, keys):
+    """Combines (log means, means, draws) of every chunk, one chunk in memory at a time.
+
+    Args:
+      one_chunk: keys [chunk] -> three dicts of arrays.
+      keys: [chunks, chunk].
+
+    Returns:
+      Log means and means over all chunks, and the draws stacked, [chunks, ...].
+    """
+
+    def body(totals, keys):
+        logs, means, draws = one_chunk(keys)
+        totals = (
+            jax.tree.map(jnp.logaddexp, totals[0], logs),
+            jax.tree.map(jnp.add, totals[1], means),
+        )
+        return totals, draws
+
+    logs, means, _ = jax.eval_shape(one_chunk, keys[0])
+    start = (
+        jax.tree.map(lambda s: jnp.full(s.shape, -jnp.inf, s.dtype), logs),
+        jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), means),
+    )
+    (logs, means), draws = jax.lax.scan(body, start, keys)
+    log_count = np.log(len(keys))
+    return (
+        jax.tree.map(lambda v: v - log_count, logs),
+        jax.tree.map(lambda v: v / len(keys), means),
+        draws,
+    )
+
+
+def report_weighted(model: HVAE, schema, theta, pos_weight):
+    """Returns the likelihood parameters that do best on the weighted `paper` score.
+
+    Where ones count w times, the best report of a probability p has the odds w p / (1 - p): the
+    logit plus log w. Models of the `paper` preset are trained on the weighted score, so theirs
+    carry the weight already; the others' are turned into such reports here, for that score only.
+
+    Args:
+      model: says which preset it is.
+      schema: of the columns.
+      theta: [..., D, C].
+      pos_weight: [D], or None for a score without weights.
+
+    Returns:
+      [..., D, C].
+    """
+    if pos_weight is None or model.paper:
+        return theta
+    shift = jnp.where(schema.is_kind("bernoulli"), jnp.log(pos_weight), 0.0)
+    return theta + shift[:, None]
 
 
 def row_log_scores(plugin, proper, missing, seen) -> dict[str, jax.Array]:

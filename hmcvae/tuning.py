@@ -132,7 +132,7 @@ def build(
         else:
             value = jnp.mean(out.log_density)
         if accept_target is not None:
-            value = value + _pull(kernel[0], out.info.accept_prob.mean(0) - accept_target)
+            value = value + pull(kernel[0], out.info.accept_prob.mean(0) - accept_target)
         return -value, out
 
     def inflation_loss(log_inflation, key, kernel, mean, log_var, args):
@@ -215,7 +215,7 @@ def tune(
     return state.parameters, metrics
 
 
-def _pull(log_step, excess):
+def pull(log_step, excess):
     """Return a term whose gradient raises the steps where acceptance is above its target [T].
 
     The pull of each transition is shared by its dimensions; its value is zero.

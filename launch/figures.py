@@ -328,6 +328,27 @@ def posterior_contours(arrays: Mapping[str, np.ndarray], path: str | Path) -> No
     save(figure, path)
 
 
+@styled
+def score_histograms(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
+    """Draws how a model scores rows of its own table and rows of another one.
+
+    Args:
+      arrays: own, other [n] scores in nats; names [2] of the two tables; auroc, a number.
+      path: PNG to write.
+    """
+    figure = _figure((4.6, 2.8))
+    axis = figure.subplots()
+    both = [np.asarray(arrays[name], float) for name in ("own", "other")]
+    low = np.quantile(np.concatenate(both), 0.01)  # a few rows may lie very far below
+    bins = np.linspace(low, max(values.max() for values in both), 41)
+    for values, name, color in zip(both, arrays["names"], (MODEL, HMC), strict=True):
+        axis.hist(np.maximum(values, low), bins, color=color, alpha=0.6, label=str(name))
+    axis.set(xlabel="log score of what is seen of a row, nats", ylabel="rows")
+    axis.set_title(f"area under the ROC curve {float(arrays['auroc']):.3f}")
+    axis.legend()
+    save(figure, path)
+
+
 def _figure(size):
     return Figure(size, dpi=DPI, layout="constrained")
 

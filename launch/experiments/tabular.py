@@ -1,4 +1,7 @@
-"""HH-VAEM and its relatives on a table: Algorithm 1 as three phases, and the test scores.
+"""HH-VAEM and its relatives on a table: Algorithm 1 as up to three phases, and the test scores.
+
+Plain models have no phase of marginal VAEs, models with a Gaussian posterior none of HMC. Images
+are tables too, of one column a pixel; only the first and the last layers differ.
 
 A replica is one train/test split. All splits share a program: their training rows are padded to one
 length and stacked along a leading axis, and batches are row numbers, so the table itself moves to
@@ -8,15 +11,19 @@ the device once.
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hmcvae import columns, objectives
+from hmcvae import columns, images, objectives, predict
 from hmcvae.marginal import kl_weights
 from hmcvae.model import HVAE, Rows
 from launch.data import published, tables
 from launch.experiment import Experiment, Phase, gradient_phase, shuffled_rows
 from launch.experiments import tabular_report
+
+NETWORKS = ("table", *images.KINDS)
+PROBE_ROWS, PROBE_SAMPLES = 64, 32  # a probe of training: test rows, posterior samples of each
 
 
 class TrainData(NamedTuple):
@@ -28,6 +35,9 @@ class TrainData(NamedTuple):
     y_mask: jax.Array  # [N, P]
     pos_weight_x: jax.Array  # [D] #zeros / #ones of Bernoulli columns, else 1 (`paper`)
     pos_weight_y: jax.Array  # [P]
+    probe_x: jax.Array  # [Q, D] test rows on which training is watched, Q = 0 without a probe
+    probe_shown: jax.Array  # [Q, D]
+    probe_known: jax.Array  # [Q, D]
 
 
 def make(config) -> Experiment:
@@ -36,15 +46,21 @@ def make(config) -> Experiment:
     return build(config, load_table(config.data, config.paper))
 
 
-def build(config, table: tables.Table) -> Experiment:
-    """Builds the experiment on a table that is already in memory."""
+def build(config, table: tables.Table, *, num_test: int = 0) -> Experiment:
+    """Builds the experiment on a table in memory; only `num_test` test rows are scored, 0 = all."""
     folds = tables.make_splits(table, num_folds=config.data.num_folds, seed=config.data.split_seed)
     first, count = config.data.first_split, config.splits
     folds = folds[first : first + count]
+    if num_test:
+        cut = lambda fold: dict(test=fold.test[:num_test], test_mask=fold.test_mask[:num_test])
+        folds = [fold._replace(**cut(fold)) for fold in folds]
     model = make_model(config, table)
+    if model.networks != "table":
+        images.check(model.networks, table.schema.num_columns)
     schedule = make_schedule(config)
     # the published marginal VAEs standardise by the unbiased variance, targets by the biased one
-    prepared = [prepare(table, fold, ddof=int(config.paper)) for fold in folds]
+    num_probe = PROBE_ROWS if config.evaluate.probe_every else 0
+    prepared = [prepare(table, fold, ddof=int(config.paper), num_probe=num_probe) for fold in folds]
     data = jax.tree.map(lambda *leaves: np.stack(leaves), *_pad([p.train for p in prepared]))
     sizes = [len(fold.train) for fold in folds]
 
@@ -87,21 +103,7 @@ def check(config):
             f"config.model.layer_sizes={tuple(sizes)}: expected one or more positive sizes, layer "
             f"1 (next to the data) first, such as (10, 5)"
         )
-    if config.model.posterior not in ("gaussian", "hmc"):
-        raise ValueError(
-            f"config.model.posterior={config.model.posterior!r}: expected 'gaussian' or 'hmc'"
-        )
-    if config.model.posterior == "gaussian" and config.train.hmc_steps:
-        raise ValueError(
-            f"config.train.hmc_steps={config.train.hmc_steps} with config.model.posterior="
-            f"'gaussian': a Gaussian posterior has no HMC stage; set hmc_steps to 0 or posterior "
-            f"to 'hmc'"
-        )
-    if config.model.posterior == "hmc" and not config.train.hmc_steps:
-        raise ValueError(
-            "config.train.hmc_steps=0 with config.model.posterior='hmc': the chain would never be "
-            "tuned; set hmc_steps above 0 or posterior to 'gaussian'"
-        )
+    _check_posterior(config)
     last = config.data.first_split + config.splits
     if config.splits < 1 or last > config.data.num_folds:
         raise ValueError(
@@ -114,13 +116,69 @@ def check(config):
             "config.model.learn_variance=True with config.paper=True: the published protocol fixes "
             "every variance; set learn_variance to False"
         )
-    if config.train.gradient not in ("detached", "exact"):
+    if config.model.networks not in NETWORKS:
         raise ValueError(
-            f"config.train.gradient={config.train.gradient!r}: expected 'detached' or 'exact'"
+            f"config.model.networks={config.model.networks!r}: expected one of "
+            f"{', '.join(map(repr, NETWORKS))}"
+        )
+    if config.model.networks != "table" and config.model.marginals:
+        raise ValueError(
+            f"config.model.networks={config.model.networks!r} with config.model.marginals=True: "
+            f"pixels have no marginal VAEs; set marginals to False, or networks to 'table'"
         )
     if not 0 < config.train.max_missing <= 1:
         raise ValueError(
             f"config.train.max_missing={config.train.max_missing}: expected a rate in (0, 1]"
+        )
+
+
+def _check_posterior(config):
+    """Refuses posteriors that do not fit the bound, the stages or the probe."""
+    model, train = config.model, config.train
+    if model.posterior not in ("gaussian", "hmc"):
+        raise ValueError(
+            f"config.model.posterior={model.posterior!r}: expected 'gaussian' or 'hmc'"
+        )
+    if model.bound not in ("elbo", "iw"):
+        raise ValueError(f"config.model.bound={model.bound!r}: expected 'elbo' or 'iw'")
+    if model.bound == "iw" and min(train.num_importance, config.evaluate.num_proposals) < 1:
+        raise ValueError(
+            f"config.train.num_importance={train.num_importance}, config.evaluate.num_proposals="
+            f"{config.evaluate.num_proposals}: config.model.bound='iw' needs 1 or more of each"
+        )
+    if model.posterior == "gaussian" and train.hmc_steps:
+        raise ValueError(
+            f"config.train.hmc_steps={train.hmc_steps} with config.model.posterior='gaussian': a "
+            f"Gaussian posterior has no HMC stage; set hmc_steps to 0 or posterior to 'hmc'"
+        )
+    probe_every = config.evaluate.probe_every
+    if model.posterior == "gaussian" and probe_every:
+        raise ValueError(
+            f"config.evaluate.probe_every={probe_every} with config.model.posterior='gaussian': "
+            f"the probe watches the HMC stage; set it to 0"
+        )
+    if probe_every and config.loop.log_every % probe_every:
+        raise ValueError(
+            f"config.evaluate.probe_every={probe_every} with config.loop.log_every="
+            f"{config.loop.log_every}: expected a divisor, so that every window has whole probes"
+        )
+    if model.posterior == "gaussian":
+        return
+    if model.bound == "iw":
+        raise ValueError(
+            "config.model.bound='iw' with config.model.posterior='hmc': the HMC stage trains the "
+            "encoder by the evidence bound; set bound to 'elbo' or posterior to 'gaussian'"
+        )
+    if not train.hmc_steps or not train.num_transitions:
+        raise ValueError(
+            f"config.train.hmc_steps={train.hmc_steps}, config.train.num_transitions="
+            f"{train.num_transitions} with config.model.posterior='hmc': there would be no chain, "
+            f"or one never tuned; set hmc_steps above 0, and num_transitions, or posterior to "
+            f"'gaussian'"
+        )
+    if train.gradient not in ("detached", "exact"):
+        raise ValueError(
+            f"config.train.gradient={train.gradient!r}: expected 'detached' or 'exact'"
         )
 
 
@@ -142,12 +200,16 @@ def make_model(config, table) -> HVAE:
         marginal_hidden=config.model.marginal_hidden,
         variance=config.model.variance,
         learn_variance=config.model.learn_variance,
+        marginals=config.model.marginals,
+        end_to_end=config.model.end_to_end,
+        reparameterised=config.model.reparameterised,
+        networks=config.model.networks,
         paper=config.paper,
     )
 
 
 def make_schedule(config) -> objectives.Schedule:
-    """Builds the schedule of KL weights and chains."""
+    """Builds the schedule of KL weights, importance samples and chains."""
     train = config.train
     return objectives.Schedule(
         balance_steps=train.balance_steps,
@@ -155,8 +217,13 @@ def make_schedule(config) -> objectives.Schedule:
         clock_rate=train.clock_rate,
         num_leapfrog=train.num_leapfrog,
         num_chains_stein=train.num_chains_stein,
+        num_rows_stein=train.num_rows_stein,
         stein_every=train.stein_every,
+        accept_target=train.accept_target,
+        precondition=train.precondition,
         gradient=train.gradient,
+        num_importance=train.num_importance if config.model.bound == "iw" else 0,
+        num_proposals=config.evaluate.num_proposals,
     )
 
 
@@ -170,9 +237,10 @@ class Prepared(NamedTuple):
     y: np.ndarray  # [N, P]
 
 
-def prepare(table, fold, *, ddof=0) -> Prepared:
+def prepare(table, fold, *, ddof=0, num_probe=0) -> Prepared:
     """Standardises a table by the observed entries of one split's training rows."""
-    rows = fold.train
+    rows, probe = fold.train, fold.test[:num_probe]
+    known = table.mask[probe]
     scaler = columns.fit(table.schema, table.x[rows], table.mask[rows], ddof=ddof)
     scaler_y = columns.fit(table.target, table.y[rows], table.y_mask[rows])
     x = columns.transform(table.schema, scaler, table.x, table.mask).astype(np.float32)
@@ -184,6 +252,9 @@ def prepare(table, fold, *, ddof=0) -> Prepared:
         table.y_mask[rows],
         _pos_weight(table.schema, x[rows], table.mask[rows]),
         _pos_weight(table.target, y[rows], table.y_mask[rows]),
+        x[probe],
+        fold.test_mask[:num_probe] & known,
+        known,
     )
     as_float32 = lambda s: columns.Scaler(*(np.asarray(v, np.float32) for v in s))
     return Prepared(train, as_float32(scaler), as_float32(scaler_y), x, y)
@@ -226,35 +297,67 @@ def make_phases(config, model, schedule) -> tuple[Phase, ...]:
 
         return step
 
+    def probed(loss):
+        every = config.evaluate.probe_every
+        if not every:
+            return loss
+
+        def step(key, step, params, data, batch):
+            value, metrics = loss(key, step, params, data, batch)
+            frozen = jax.lax.stop_gradient(params)
+            nll = jax.lax.cond(
+                step % every == 0,
+                lambda: _probe(jax.random.fold_in(key, 2), model, frozen, data, schedule),
+                lambda: jnp.zeros(()),
+            )
+            # its mean over a window of whole probes is the mean of the probes
+            return value, metrics | {"probe_nll_x": nll * every}
+
+        return step
+
     def with_hmc(key, params):
-        return {**params, "hmc": objectives.init_hmc(key, model, train.num_transitions)}
+        tuned = objectives.init_hmc(key, model, train.num_transitions, train.initial_steps)
+        return {**params, "hmc": tuned}
 
     decayed = _adam(train.learning_rate, train.weight_decay)
     freeze = optax.set_to_zero()
     dependent = {"marginal": freeze, "encoder": decayed, "generative": decayed}
-    phases = [
-        _phase(
-            "marginal",
-            train.marginal_steps,
-            marginal,
-            {
-                "marginal": _adam(train.learning_rate, train.weight_decay_marginal),
-                "encoder": freeze,
-                "generative": freeze,
-            },
-        ),
-        _phase("vi", train.vi_steps, dependency(objectives.elbo_loss), dependent),
-    ]
+    dependent["marginal_decoder"] = decayed if model.end_to_end else freeze
+    phases = []
+    if model.marginals:
+        alone = _adam(train.learning_rate, train.weight_decay_marginal)
+        transforms = {"marginal": alone, "marginal_decoder": alone}
+        transforms |= {"encoder": freeze, "generative": freeze}
+        phases.append(_phase("marginal", train.marginal_steps, marginal, transforms))
+    bound = objectives.iw_loss if schedule.num_importance else objectives.elbo_loss
+    phases.append(_phase("vi", train.vi_steps, dependency(bound), dependent))
     if train.hmc_steps:
+        joint = _adam(train.learning_rate_joint, 0.0) if train.learning_rate_joint else freeze
         tuned = {
+            "marginal_decoder": freeze,
+            "generative": joint,
             "step": optax.adam(train.learning_rate_hmc),
             "scale": optax.conditionally_mask(
                 optax.adam(train.learning_rate_scale), lambda step: step % train.stein_every == 0
             ),
         }
-        loss = dependency(objectives.hmc_loss)
+        loss = probed(dependency(objectives.hmc_loss))
         phases.append(_phase("hmc", train.hmc_steps, loss, dependent | tuned, prepare=with_hmc))
     return tuple(phases)
+
+
+def _probe(key, model, params, data, schedule):
+    """Joint NLL of the hidden columns of the probe rows, in nats a column."""
+    num_targets = model.target.num_columns
+    none = np.zeros((len(data.probe_x), num_targets), np.float32)
+    rows = predict.TestRows(data.probe_x, data.probe_shown, data.probe_known, none, none > 0)
+    plain = lambda num: columns.Scaler(np.zeros(num), np.ones(num))  # raw units are not used
+    out = predict.score(
+        key, model, params, plain(model.schema.num_columns), plain(num_targets), rows,
+        num_samples=PROBE_SAMPLES, chunk=PROBE_SAMPLES, schedule=schedule,
+    )  # fmt: skip
+    count = jnp.sum(rows.known & ~rows.shown, axis=-1)
+    return -jnp.mean(out["joint_x"] / jnp.maximum(count, 1), where=count > 0)
 
 
 def _phase(name, num_steps, loss, transforms, **options):
@@ -278,11 +381,10 @@ def _pos_weight(schema, values, mask):
 
 
 def _pad(splits):
-    longest = max(len(split.x) for split in splits)
-
     def pad(name, leaf):
         if name.startswith("pos_weight"):
             return leaf
+        longest = max(len(getattr(split, name)) for split in splits)
         return np.pad(leaf, ((0, longest - len(leaf)), (0, 0)))
 
     return [TrainData(*(pad(n, v) for n, v in zip(s._fields, s, strict=True))) for s in splits]

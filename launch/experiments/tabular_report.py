@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from hmcvae import objectives, predict
+from hmcvae import columns, objectives, predict
 from hmcvae.gaussian import standard_normal_log_prob
 from hmcvae.model import Rows
 from launch import figures as draw
+from launch import imputation_scores
 
 GRID = 41  # points a side of the posterior contours
 
@@ -22,6 +23,9 @@ def evaluator(config, model, schedule, table, folds, prepared):
         np.stack([p.train.pos_weight_x for p in prepared]),
         np.stack([p.train.pos_weight_y for p in prepared]),
     )
+    # plain models are published without weights on their columns; only draws of reals are scored
+    kinds = {*table.schema.kinds, *table.target.kinds}
+    num_draws = settings.num_draws if kinds & {"gaussian", "loggaussian"} else 0
 
     def score_split(key, params, scaler, scaler_y, rows, weight_x, weight_y):
         def block(args):
@@ -29,7 +33,8 @@ def evaluator(config, model, schedule, table, folds, prepared):
             return predict.score(
                 key, model, params, scaler, scaler_y, rows,
                 num_samples=settings.num_samples, chunk=settings.samples_per_chunk,
-                schedule=schedule, pos_weight_x=weight_x, pos_weight_y=weight_y,
+                schedule=schedule, num_draws=num_draws, pos_weight_y=weight_y,
+                pos_weight_x=weight_x if model.marginals else None,
             )  # fmt: skip
 
         out = jax.lax.map(block, (jax.random.split(key, rows.x.shape[0]), rows))
@@ -74,7 +79,8 @@ def summarise(rows, table, fold, split, batch_size):
       Metrics by name. `nll_x` is nats per missing column (joint over a row's missing columns), its
       `_marginal` the mean over columns one at a time, `_raw` in the units of the table; `error_x`
       mixes standardised RMSE and error rates by column, as published; `paper_*` are the published
-      definitions.
+      definitions. `crps_*` (standardised units) and `coverage50_*`, `coverage90_*` (of equal-tailed
+      intervals) score the draws of hidden real cells, by column, then averaged.
     """
     known, true_y = table.mask[fold.test], table.y[fold.test]
     y_known = table.y_mask[fold.test]
@@ -94,6 +100,9 @@ def summarise(rows, table, fold, split, batch_size):
         "acceptance": rows["acceptance"].mean(),
         "divergences": rows["divergence"].mean(),
     }
+    if "x_draws" in rows:
+        x = split.x[fold.test]
+        metrics |= _draw_metrics("x", table.schema, split.scaler, rows["x_draws"], x, missing)
     if not table.target.num_columns:
         return metrics
     jacobian = split_jacobian(table.target, split.scaler_y, true_y, y_known)
@@ -103,6 +112,9 @@ def summarise(rows, table, fold, split, batch_size):
         "nll_y_raw": -(rows["joint_y"] + jacobian)[scored].mean(),
         "paper_nll_y": -_batch_mean(rows["paper_y"], scored, batch_size),
     }
+    if "y_draws" in rows:
+        y = split.y[fold.test]
+        metrics |= _draw_metrics("y", table.target, split.scaler_y, rows["y_draws"], y, y_known)
     return metrics | _target_metrics(rows, table, true_y, y_known)
 
 
@@ -158,6 +170,27 @@ def figures(arrays, metrics_rows, directory):
             "acceptance": np.array([row["acceptance"] for row in curve]),
         }
         draw.acceptance(acceptance, directory / "acceptance.png")
+
+
+def _draw_metrics(name, schema, scaler, draws, truth, where):
+    """Scores raw draws [B, M, C] of the real columns against the standardised truth [B, C]."""
+    scores = []
+    draws = columns.transform(schema, scaler, draws, np.ones(draws.shape, bool))
+    for i in schema.indices("gaussian", "loggaussian"):
+        at = where[:, i]
+        if at.any() and draws.shape[1] > 1:
+            sample, value = draws[at, :, i].T, truth[at, i]
+            scores.append(
+                (
+                    imputation_scores.crps(sample, value).mean(),
+                    imputation_scores.is_covered(sample, value, 0.5).mean(),
+                    imputation_scores.is_covered(sample, value, 0.9).mean(),
+                )
+            )
+    if not scores:
+        return {}
+    names = (f"crps_{name}", f"coverage50_{name}", f"coverage90_{name}")
+    return dict(zip(names, np.mean(scores, axis=0), strict=True))
 
 
 def _target_metrics(rows, table, true_y, y_known):
@@ -238,7 +271,8 @@ def _posterior(key, model, params, schedule, test):
     # one z for contours, encoder and samples: the posteriors of two draws are two pictures
     z = model.apply({"params": params}, key_z, x, shown, method="extract")
     row = Rows(x, shown, z, None, None)
-    mean, log_var = model.apply({"params": params}, row, method="encode")
+    heads = model.apply({"params": params}, row, method="encode")
+    encoder = model.apply({"params": params}, None, *heads, method="draw")
 
     @jax.jit
     def draw_samples(params, keys):
@@ -278,8 +312,8 @@ def _posterior(key, model, params, schedule, test):
         "grid_x": axes[0],
         "grid_y": axes[1],
         "log_density": np.asarray(density).reshape(GRID, GRID),
-        "encoder_mean": np.asarray(mean)[pair],
-        "encoder_std": np.exp(0.5 * np.asarray(log_var))[pair],
+        "encoder_mean": np.asarray(encoder.mean)[pair],
+        "encoder_std": np.exp(0.5 * np.asarray(encoder.log_var))[pair],
         "samples": samples[:, pair],
         "dimensions": pair + 1,
         "is_hmc": np.array("hmc" in params),

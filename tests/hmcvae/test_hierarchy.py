@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hmcvae import gaussian, hierarchy
+from hmcvae.networks import MLP
 from tests.hmcvae import affine
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -121,3 +122,64 @@ def test_standardised_latents_map_to_the_conditional_prior():
     error = 4 * np.asarray(scale) / np.sqrt(len(eps_1))
     assert np.all(np.abs(h_1.mean(axis=0) - a) < error)
     np.testing.assert_allclose(h_1.std(axis=0), scale, rtol=0.03)
+
+
+def ablation(sizes=(3, 2, 2), seed=3):
+    """TopDown in both forms with the same parameters, and latents to try them on."""
+    key, key_eps = jax.random.split(jax.random.key(seed))
+    reparameterised = hierarchy.TopDown(sizes, 5)
+    params = reparameterised.init(key, jnp.zeros(sum(sizes)))
+    eps = jax.random.normal(key_eps, (4000, sum(sizes)))
+    return reparameterised, hierarchy.TopDown(sizes, 5, reparameterised=False), params, eps
+
+
+@pytest.mark.parametrize("sizes", [(3,), (3, 2), (3, 2, 2)])
+def test_density_of_the_layers_is_that_of_eps_over_the_volume_it_is_mapped_to(sizes):
+    reparameterised, plain, params, eps = ablation(sizes)
+    to_layers = lambda eps: jnp.concatenate(reparameterised.apply(params, eps))
+    h = jax.vmap(to_layers)(eps[:20])
+    _, log_det = jnp.linalg.slogdet(jax.vmap(jax.jacfwd(to_layers))(eps[:20]))
+    log_prob = [
+        m.apply(params, v, method="log_prob") for m, v in ((reparameterised, eps[:20]), (plain, h))
+    ]
+    np.testing.assert_allclose(log_prob[1], log_prob[0] - log_det, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(jnp.concatenate(plain.apply(params, h), axis=-1), h)
+
+
+def test_heads_of_zero_draw_from_the_prior_in_both_forms():
+    reparameterised, plain, params, eps = ablation()
+    zeros = jnp.zeros_like(eps)
+    draws = [m.apply(params, zeros, zeros, eps, method="draw") for m in (reparameterised, plain)]
+    layers = [
+        jnp.concatenate(m.apply(params, d.latents), -1)
+        for m, d in zip((reparameterised, plain), draws, strict=True)
+    ]
+    np.testing.assert_allclose(*layers, rtol=1e-5, atol=1e-5)
+    for drawn in draws:
+        np.testing.assert_allclose(drawn.kl, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [0, 1])
+def test_kl_is_the_mean_log_ratio_of_posterior_and_prior(form):
+    *modules, params, noise = ablation()
+    module = modules[form]
+    mean, log_var = jnp.linspace(-1.0, 0.8, 7), jnp.linspace(-1.5, 0.4, 7)
+    heads = (jnp.broadcast_to(v, noise.shape) for v in (mean, log_var))
+    drawn = module.apply(params, *heads, noise, method="draw")
+    log_ratio = drawn.log_prob() - module.apply(params, drawn.latents, method="log_prob")
+    gap = np.asarray(log_ratio - drawn.kl.sum(axis=-1))
+    assert gap.std() > 0.1
+    assert abs(gap.mean()) < 4 * gap.std() / np.sqrt(len(gap))
+
+
+def test_a_draw_without_noise_follows_the_means_from_the_top():
+    """The ablation's chain starts around a_l(h_{l+1}) + mu_l with variance exp(b_l + lv_l)."""
+    _, plain, params, _ = ablation((3, 2))
+    mean, log_var = jnp.linspace(-1.0, 0.8, 5), jnp.linspace(-1.5, 0.4, 5)
+    drawn = plain.apply(params, mean, log_var, jnp.zeros(5), method="draw")
+    np.testing.assert_array_equal(drawn.latents, drawn.mean)
+    np.testing.assert_array_equal(drawn.mean[3:], mean[3:])
+    np.testing.assert_array_equal(drawn.log_var[3:], log_var[3:])
+    out = MLP((5, 6)).apply({"params": params["params"]["prior0"]}, mean[3:])
+    np.testing.assert_allclose(drawn.mean[:3], out[:3] + mean[:3], rtol=1e-6)
+    np.testing.assert_allclose(drawn.log_var[:3], out[3:] + log_var[:3], rtol=1e-6)

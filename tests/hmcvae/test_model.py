@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hmcvae import likelihoods
 from hmcvae.columns import Column, Schema
 from hmcvae.model import HVAE, Rows
 from tests.hmcvae import affine
@@ -35,8 +36,8 @@ def mixed_rows(n=7, seed=0):
     return jax.tree.map(jnp.asarray, Rows(x, mask, z, y, y_mask))
 
 
-def mixed_model(paper=False, layer_sizes=(3, 2)):
-    model = HVAE(MIXED, TARGET, layer_sizes, 8, 6, learn_variance=not paper, paper=paper)
+def mixed_model(paper=False, layer_sizes=(3, 2), **options):
+    model = HVAE(MIXED, TARGET, layer_sizes, 8, 6, learn_variance=not paper, paper=paper, **options)
     return model, model.init(jax.random.key(0), mixed_rows())["params"]
 
 
@@ -131,8 +132,9 @@ def test_linear_gaussian_log_joint_has_the_exact_posterior_and_evidence():
 
 
 @pytest.mark.parametrize("paper", [True, False])
-def test_nothing_under_the_masks_can_matter(paper):
-    model, params = mixed_model(paper)
+@pytest.mark.parametrize("marginals", [True, False])
+def test_nothing_under_the_masks_can_matter(paper, marginals):
+    model, params = mixed_model(paper, marginals=marginals)
     rows = mixed_rows()
     eps = jax.random.normal(jax.random.key(2), (7, 5))
 
@@ -153,8 +155,9 @@ def test_nothing_under_the_masks_can_matter(paper):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(clean))
 
 
-def test_batch_equals_one_row_at_a_time():
-    model, params = mixed_model()
+@pytest.mark.parametrize("marginals", [True, False])
+def test_batch_equals_one_row_at_a_time(marginals):
+    model, params = mixed_model(marginals=marginals)
     rows = mixed_rows()
     eps = jax.random.normal(jax.random.key(2), (7, 5))
     apply = lambda eps, rows: model.apply({"params": params}, eps, rows, method="log_joint").total()
@@ -190,10 +193,83 @@ def test_prior_is_kept_for_empty_rows_and_dropped_only_on_request():
 def test_prediction_sees_observed_values_and_the_models_expectation_elsewhere():
     model, params = mixed_model()
     rows = mixed_rows()
-    h, z = jnp.zeros((7, 3)), jax.random.normal(jax.random.key(1), (7, 4))
-    base = model.apply({"params": params}, rows, h, z, method="predict")
+    h, theta = jnp.zeros((7, 3)), jax.random.normal(jax.random.key(1), (7, 4, 4))
+    base = model.apply({"params": params}, rows, h, theta, method="predict")
     assert base.shape == (7, 1, 3)
     for i in range(4):
-        moved = model.apply({"params": params}, rows, h, z.at[:, i].add(1.0), method="predict")
+        other = theta.at[:, i, 0].add(1.0)
+        moved = model.apply({"params": params}, rows, h, other, method="predict")
         changed = np.any(moved != base, axis=(1, 2))
         np.testing.assert_array_equal(changed, ~np.asarray(rows.mask[:, i]))
+
+
+def test_plain_model_has_the_likelihood_of_every_column_and_no_marginals():
+    model, params = mixed_model(marginals=False)
+    assert set(params) == {
+        "encoder", "hierarchy", "decoder", "predictor", "raw_log_var_x", "raw_log_var_y"
+    }  # fmt: skip
+    rows = mixed_rows()._replace(z=None)
+    eps = jax.random.normal(jax.random.key(2), (7, 5))
+    apply = lambda method, *args: model.apply({"params": params}, *args, method=method)
+    assert apply("extract", jax.random.key(0), rows.x, rows.mask) is None
+    h, theta = apply("decode", eps)
+    assert (h.shape, theta.shape) == ((7, 3), (7, 4, 4))
+    np.testing.assert_array_equal(apply("decode_columns", theta, jnp.ones((7, 4))), theta)
+    log_var = jnp.logaddexp(params["raw_log_var_x"], np.log(1e-3))
+    expected = likelihoods.log_prob(MIXED, theta, rows.x, rows.mask, log_var=log_var)
+    joint = apply("log_joint", eps, rows)
+    np.testing.assert_allclose(joint.x, expected.sum(axis=-1), rtol=1e-6)
+
+
+def test_plain_model_of_reals_is_the_mixed_one_with_marginals_that_change_nothing():
+    model, params, *_ = linear_gaussian()
+    plain = model.clone(marginals=False)
+    others = {name: value for name, value in params.items() if name != "marginal"}
+    x, mask = jnp.array([0.4, -1.0, 0.7]), jnp.array([True, False, True])
+    z = model.apply({"params": params}, jax.random.key(0), x, mask, method="extract")
+    mixed_row, row = (Rows(x, mask, v, jnp.zeros(1), jnp.ones(1, bool)) for v in (z, None))
+    eps = jnp.array([0.3, -0.8])
+    for method, args in (("encode", ()), ("log_joint", (eps,))):
+        expected = model.apply({"params": params}, *args, mixed_row, method=method)
+        ours = plain.apply({"params": others}, *args, row, method=method)
+        compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        jax.tree.map(compare, tuple(ours), tuple(expected))
+
+
+def test_ablation_has_the_density_of_the_same_model_in_other_coordinates():
+    """log p(x, y, h(eps)) = log p(x, y, eps) - log |dh / deps|, three layers."""
+    model, params = mixed_model(layer_sizes=(3, 2, 2))
+    ablation = model.clone(reparameterised=False)
+    row = jax.tree.map(lambda a: a[3], mixed_rows())
+    apply = lambda m, method, *args: m.apply({"params": params}, *args, method=method)
+    to_layers = lambda eps: jnp.concatenate(apply(model, lambda m, eps: m.hierarchy(eps), eps))
+    eps = jax.random.normal(jax.random.key(2), (7,))
+    _, log_det = jnp.linalg.slogdet(jax.jacfwd(to_layers)(eps))
+    expected = apply(model, "log_joint", eps, row)
+    ours = apply(ablation, "log_joint", to_layers(eps), row)
+    np.testing.assert_allclose(ours.total(), expected.total() - log_det, rtol=1e-4)
+    np.testing.assert_allclose((ours.x, ours.y), (expected.x, expected.y), rtol=1e-4)
+
+
+def test_images_go_through_convolutions_row_by_row():
+    pixels = Schema(tuple(Column(f"x{i}", "bernoulli") for i in range(784)))
+    model = HVAE(pixels, TARGET, (4, 2), 16, marginals=False, networks="mnist")
+    rng = np.random.default_rng(0)
+    x, mask = (rng.random((3, 784)) > 0.5).astype(np.float32), rng.random((3, 784)) > 0.5
+    y = np.array([[0.0], [2.0], [1.0]], np.float32)
+    rows = jax.tree.map(jnp.asarray, Rows(x, mask, None, y, np.ones((3, 1), bool)))
+    params = model.init(jax.random.key(0), model.blank_row())["params"]
+    assert {"features", "encoder", "decoder"} <= set(params)
+
+    @jax.jit
+    def run(rows):
+        mean, log_var = model.apply({"params": params}, rows, method="encode")
+        joint = model.apply({"params": params}, mean, rows, method="log_joint")
+        return mean, log_var, joint.x, joint.y
+
+    order = jnp.array([2, 0, 1])
+    expected = jax.tree.map(lambda a: a[order], run(rows))
+    spoiled = rows._replace(x=jnp.where(rows.mask, rows.x, jnp.nan))
+    moved = run(jax.tree.map(lambda a: a[order], spoiled))
+    compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    jax.tree.map(compare, moved, expected)

@@ -10,8 +10,8 @@ from tests.hmcvae.test_model import exact_posterior, linear_gaussian, mixed_mode
 SCHEDULE = objectives.Schedule(num_leapfrog=3, num_chains_stein=4, stein_every=2)
 
 
-def with_hmc(paper=False):
-    model, params = mixed_model(paper)
+def with_hmc(paper=False, **options):
+    model, params = mixed_model(paper, **options)
     return model, {**params, "hmc": objectives.init_hmc(jax.random.key(9), model, 2)}
 
 
@@ -47,9 +47,18 @@ def test_bound_is_below_the_evidence_and_tight_at_the_exact_posterior():
     np.testing.assert_allclose(bound(params), evidence, atol=0.02)
 
 
-@pytest.mark.parametrize("paper", [False, True])
-def test_each_group_gets_the_gradient_of_its_own_loss(paper):
-    model, params = with_hmc(paper)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"paper": True},
+        {"marginals": False, "layer_sizes": (3, 2, 2)},
+        {"reparameterised": False, "layer_sizes": (3, 2, 2)},
+    ],
+    ids=["default", "paper", "plain", "ablation"],
+)
+def test_each_group_gets_the_gradient_of_its_own_loss(options):
+    model, params = with_hmc(**options)
     rows = mixed_rows()
     key = jax.random.key(4)
 
@@ -61,7 +70,7 @@ def test_each_group_gets_the_gradient_of_its_own_loss(paper):
     on, off = gradient(params, 0), gradient(params, 1)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(on))
     # marginal VAEs are frozen, the inflation moves only on the steps of the Stein discrepancy
-    assert not any(np.any(g) for g in jax.tree.leaves(on["marginal"]))
+    assert not any(np.any(g) for g in jax.tree.leaves(on.get("marginal")))
     assert np.any(on["hmc"]["log_inflation"])
     assert not np.any(off["hmc"]["log_inflation"])
     for name in ("encoder", "decoder", "hierarchy", "predictor"):
@@ -102,8 +111,9 @@ def test_exact_gradient_reaches_the_step_sizes_too_and_differs():
     assert np.any(detached["hmc"]["log_step_size"] != exact["hmc"]["log_step_size"])
 
 
-def test_hidden_entries_cannot_change_any_loss_or_gradient():
-    model, params = with_hmc()
+@pytest.mark.parametrize("marginals", [True, False])
+def test_hidden_entries_cannot_change_any_loss_or_gradient(marginals):
+    model, params = with_hmc(marginals=marginals)
     rows = mixed_rows()
     spoiled = rows._replace(
         x=jnp.where(rows.mask, rows.x, jnp.nan),
@@ -112,12 +122,11 @@ def test_hidden_entries_cannot_change_any_loss_or_gradient():
     )
 
     @jax.jit
+    @jax.value_and_grad
     def value(params, rows):
-        return jax.value_and_grad(
-            lambda p: objectives.hmc_loss(jax.random.key(4), model, p, rows, 0, schedule=SCHEDULE)[
-                0
-            ]
-        )(params)
+        key, schedule = jax.random.key(4), SCHEDULE._replace(num_importance=3)
+        loss, _ = objectives.hmc_loss(key, model, params, rows, 0, schedule=schedule)
+        return loss + objectives.iw_loss(key, model, params, rows, 0, schedule=schedule)[0]
 
     jax.tree.map(np.testing.assert_array_equal, value(params, rows), value(params, spoiled))
 
@@ -126,7 +135,128 @@ def test_labels_name_every_group():
     _, params = with_hmc()
     labels = objectives.labels(params)
     assert labels["hmc"] == {"log_step_size": "step", "log_inflation": "scale"}
-    assert set(jax.tree.leaves(labels["marginal"])) == {"marginal"}
+    marginal = labels["marginal"]
+    encoder = {name for name in marginal if name.startswith("encoder")}
+    assert {marginal[name] for name in encoder} == {"marginal"}
+    assert {marginal[name] for name in set(marginal) - encoder} == {"marginal_decoder"}
     assert set(jax.tree.leaves(labels["encoder"])) == {"encoder"}
     for name in ("decoder", "hierarchy", "predictor", "raw_log_var_y", "raw_log_var_z"):
         assert set(jax.tree.leaves(labels[name])) == {"generative"}
+    assert objectives.labels({"features": {"kernel": 0.0}}) == {"features": {"kernel": "encoder"}}
+
+
+def mlp(params, inputs):
+    (w0, b0), (w1, b1) = (
+        (params[f"layer{i}"]["affine"]["kernel"], params[f"layer{i}"]["affine"]["bias"])
+        for i in range(2)
+    )
+    return np.maximum(inputs @ np.float64(w0) + b0, 0.0) @ np.float64(w1) + b1
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def one_hot(code, num, mask):
+    return np.eye(num)[code.astype(int)] * mask[:, None]
+
+
+def flat_vae_elbo(params, rows, noise):
+    """The evidence bound of a one-layer VAE on the columns of `mixed_model`, written out."""
+    x, mask, y, y_mask = (np.asarray(a) for a in (rows.x, rows.mask, rows.y, rows.y_mask))
+    seen = np.where(mask, x, 0.0)
+    flat = [seen[:, :1], one_hot(seen[:, 1], 4, mask[:, 1]), seen[:, 2:]]
+    label = np.where(y_mask, y, 0)[:, 0]
+    inputs = [*flat, mask, one_hot(label, 3, y_mask[:, 0]), y_mask]
+    mean, log_var = np.split(
+        mlp(params["encoder"]["base"], np.concatenate(inputs, axis=1)), 2, axis=1
+    )
+    h = mean + np.exp(0.5 * log_var) * noise
+    theta = mlp(params["decoder"], h).reshape(-1, 4, 4)
+    var_x = 1e-3 + np.exp(np.float64(params["raw_log_var_x"]))
+    normal = -0.5 * (np.log(2 * np.pi * var_x) + (x - theta[:, :, 0]) ** 2 / var_x)
+    log_p = np.where(np.arange(4) % 3 == 0, normal, 0.0)  # columns 0 and 3 are real
+    classes, one = softmax(theta[:, 1]), 1 / (1 + np.exp(-theta[:, 2, 0]))
+    log_p[:, 1] = np.log(classes[np.arange(len(x)), x[:, 1].astype(int)])
+    log_p[:, 2] = np.log(np.where(x[:, 2] == 1, one, 1 - one))
+    guess = [theta[:, :1, 0], classes, one[:, None], theta[:, 3:, 0]]
+    shown = [mask[:, :1], np.repeat(mask[:, 1:2], 4, axis=1), mask[:, 2:3], mask[:, 3:]]
+    parts = [*flat[:2], seen[:, 2:3], seen[:, 3:]]
+    x_hat = [np.where(m, v, g) for m, v, g in zip(shown, parts, guess, strict=True)]
+    logits = mlp(params["predictor"], np.concatenate([h, *x_hat, ~mask], axis=1))
+    log_y = np.log(softmax(logits)[np.arange(len(x)), label.astype(int)])
+    kl = 0.5 * (mean**2 + np.exp(log_var) - log_var - 1).sum(axis=1)
+    return np.mean((log_p * mask).sum(axis=1) + log_y * y_mask[:, 0] - kl)
+
+
+def test_hierarchy_of_one_layer_is_a_flat_vae():
+    model, params = mixed_model(layer_sizes=(3,), marginals=False)
+    rows, key = mixed_rows(), jax.random.key(5)
+    # at any moment of training: there is nothing to balance or to anneal
+    for step in (0, 10_000):
+        loss, _ = objectives.elbo_loss(key, model, params, rows, step, schedule=SCHEDULE)
+        noise = jax.random.normal(jax.random.split(key)[0], (7, 3))
+        np.testing.assert_allclose(-loss, flat_vae_elbo(params, rows, np.asarray(noise)), rtol=1e-5)
+
+
+def repeated_row(num):
+    """One row of the linear-Gaussian model `num` times, and the evidence of its observed part."""
+    model, params, weight, bias = linear_gaussian()
+    x, mask = np.array([0.4, -1.0, 0.7], np.float32), np.array([True, False, True])
+    mean, cov, evidence = exact_posterior(x, mask, weight, bias, 0.1)
+    # an encoder that overlaps with the posterior without being it
+    last = params["encoder"]["base"]["layer1"]["affine"]
+    last["kernel"] = jnp.zeros_like(last["kernel"])
+    heads = [mean + 0.5 * np.sqrt(np.diag(cov)), np.log(2 * np.diag(cov))]
+    last["bias"] = jnp.asarray(np.concatenate(heads), jnp.float32)
+    rows = [jnp.broadcast_to(jnp.asarray(a), (num, 3)) for a in (x, mask, x)]
+    return model, params, Rows(*rows, None, None), evidence
+
+
+def iw_bound(model, params, rows, num):
+    schedule = SCHEDULE._replace(num_importance=num)
+    loss = lambda p: objectives.iw_loss(jax.random.key(1), model, p, rows, 0, schedule=schedule)[0]
+    return -jax.jit(loss)(params)
+
+
+def test_importance_weighted_bound_rises_from_the_elbo_to_the_evidence():
+    model, params, rows, evidence = repeated_row(4000)
+    elbo, _ = objectives.elbo_loss(jax.random.key(2), model, params, rows, 0, schedule=SCHEDULE)
+    bounds = [iw_bound(model, params, rows, num) for num in (1, 4, 200)]
+    np.testing.assert_allclose(bounds[0], -elbo, rtol=0.02)
+    assert bounds[0] + 0.1 < bounds[1] < bounds[2] - 0.05
+    np.testing.assert_allclose(bounds[2], evidence, atol=0.03)
+
+
+def test_one_importance_sample_is_the_elbo_with_its_noise():
+    model, params = mixed_model()
+    rows, key = mixed_rows(), jax.random.key(3)
+    schedule = SCHEDULE._replace(num_importance=1)
+    loss, ours = objectives.iw_loss(key, model, params, rows, 0, schedule=schedule)
+    _, expected = objectives.elbo_loss(
+        jax.random.split(key, 1)[0], model, params, rows, 10_000, schedule=schedule
+    )
+    for name in ("log_lik_x", "log_lik_y"):
+        np.testing.assert_allclose(ours[name], expected[name], rtol=1e-6)
+    # what is left is log q - log p at the draw, of which the KL term is the expectation
+    key_eps, _ = jax.random.split(jax.random.split(key, 1)[0])
+    apply = lambda method, *args: model.apply({"params": params}, *args, method=method)
+    mean, log_var = (np.asarray(v) for v in apply("encode", rows))
+    noise = np.asarray(jax.random.normal(key_eps, mean.shape))
+    eps = mean + np.exp(0.5 * log_var) * noise
+    log_ratio = 0.5 * (eps**2 - noise**2 - log_var).sum(axis=1)
+    bound = expected["log_lik_x"] + expected["log_lik_y"] - log_ratio.mean()
+    np.testing.assert_allclose(-loss, bound, rtol=1e-5)
+
+
+def test_published_importance_weighted_bound_leaves_out_a_constant_only():
+    model, params, rows, _ = repeated_row(50)
+    ours, published = (
+        jax.jit(jax.value_and_grad(lambda p, m=m: iw_bound(m, p, rows, 5)))(params)
+        for m in (model, model.clone(paper=True))
+    )
+    np.testing.assert_allclose(published[0], ours[0] + np.log(5), rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours[1], published[1]
+    )

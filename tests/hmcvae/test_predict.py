@@ -209,3 +209,161 @@ def test_gaussian_posterior_is_used_when_there_is_no_chain():
     error = 5 * np.exp(0.5 * np.asarray(log_var)) / np.sqrt(2000)
     assert np.all(np.abs(posterior.eps.mean(axis=0) - mean) < error)
     np.testing.assert_array_equal(posterior.acceptance, 1.0)
+
+
+IW = SCHEDULE._replace(num_importance=5, num_proposals=300)
+
+
+def test_importance_resampling_mends_a_poor_encoder():
+    model, params, weight, bias = linear_gaussian()
+    # posterior far from the encoder, in reach of a few hundred proposals
+    x, mask = np.array([0.4, -1.0, 0.7]), np.array([True, False, False])
+    mean, cov, _ = exact_posterior(x, mask, weight, bias, 0.1)
+    batch = [jnp.asarray(a)[None] for a in (x.astype(np.float32), mask)]
+    num = 2000
+
+    @jax.jit
+    def draw(key):
+        return predict.sample_posterior(key, model, params, *batch, num_samples=num, schedule=IW)
+
+    draws = np.asarray(draw(jax.random.key(0)).eps[:, 0], np.float64)
+    error = 4 * np.sqrt(np.diag(cov) / num)
+    assert np.all(np.abs(draws.mean(axis=0) - mean) < error)
+    np.testing.assert_allclose(np.cov(draws.T), cov, atol=0.1 * np.diag(cov).max())
+
+
+def test_resampling_picks_one_of_the_encoders_draws_by_weight():
+    model, params = mixed_model(marginals=False)
+    row = jax.tree.map(lambda a: a[3], mixed_rows()._replace(z=None))
+    apply = lambda method, *args: model.apply({"params": params}, *args, method=method)
+    mean, log_var = apply("encode", row)
+    key = jax.random.key(6)
+    log_weight, draws = [], []
+    for k in jax.random.split(key, 4):
+        key_eps, key_pick = jax.random.split(k)
+        noise = jax.random.normal(key_eps, mean.shape)
+        eps = mean + jnp.exp(0.5 * log_var) * noise
+        log_q = -0.5 * jnp.sum(noise**2 + log_var + np.log(2 * np.pi))
+        log_weight.append(
+            apply("log_joint", eps, row).total() - log_q + jax.random.gumbel(key_pick)
+        )
+        draws.append(eps)
+    ours = predict.resample(key, model, params, row, (mean, log_var), num_proposals=4)
+    np.testing.assert_allclose(ours, draws[int(np.argmax(log_weight))], rtol=1e-5)
+    one = predict.resample(key, model, params, row, (mean, log_var), num_proposals=1)
+    k = jax.random.split(jax.random.split(key, 1)[0])[0]
+    np.testing.assert_allclose(one, apply("draw", k, mean, log_var).latents, rtol=1e-6)
+
+
+def run_score(key, model, params, rows, *, schedule, **options):
+    plain = lambda schema: columns.Scaler(
+        jnp.zeros(schema.num_columns), jnp.ones(schema.num_columns)
+    )
+    return predict.score(
+        key, model, params, plain(model.schema), plain(model.target), rows,
+        schedule=schedule, **options,
+    )  # fmt: skip
+
+
+def test_scores_of_exact_posteriors_are_exact():
+    """Importance resampling and HMC both give log p(x_U | x_O) of the linear-Gaussian model."""
+    model, params, weight, bias = linear_gaussian()
+    model = model.clone(marginals=False)
+    mask = np.array([True, False, False])
+    mean, *_ = exact_posterior(np.full(3, 0.4), mask, weight, bias, 0.1)
+    x = np.where(mask, 0.4, weight @ mean + bias + 0.3).astype(np.float32)
+    everything, seen = (exact_posterior(x, m, weight, bias, 0.1)[2] for m in (mask | True, mask))
+    none = jnp.zeros((1, 1))
+    batch = jnp.asarray(x)[None], jnp.asarray(mask)[None]
+    rows = predict.TestRows(*batch, jnp.ones((1, 3), bool), none, none > 0)
+    steps = {"log_step_size": jnp.log(jnp.full((20, 2), 0.18)), "log_inflation": jnp.zeros(1)}
+    for schedule, group in ((IW, {}), (SCHEDULE, {"hmc": steps})):
+        run = lambda key, params: run_score(
+            key,
+            model,
+            params,
+            rows,
+            num_samples=3000,
+            chunk=1000,
+            schedule=schedule,  # noqa: B023
+        )
+        ours = jax.jit(run)(jax.random.key(0), {**params, **group})["joint_x"][0]
+        np.testing.assert_allclose(ours, everything - seen, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "schedule"),
+    [({}, SCHEDULE), ({"marginals": False}, IW._replace(num_proposals=3))],
+    ids=["mixed by HMC", "plain by importance"],
+)
+def test_chunks_decide_about_memory_only(options, schedule):
+    model, params = mixed_model(**options)
+    if not options:
+        params = {**params, "hmc": objectives.init_hmc(jax.random.key(5), model, 2)}
+    rows = mixed_rows()
+    known, y_known = jnp.ones_like(rows.mask), jnp.ones_like(rows.y_mask)
+    test = predict.TestRows(rows.x, rows.mask, known, rows.y, y_known)
+
+    def run(chunk):
+        run = lambda key: run_score(
+            key, model, params, test, num_samples=6, chunk=chunk, schedule=schedule, num_draws=6
+        )
+        return jax.jit(run)(jax.random.key(0))
+
+    whole = run(6)
+    assert whole["x_draws"].shape == (7, 6, 4)
+    assert whole["y_draws"].shape == (7, 6, 1)
+    np.testing.assert_allclose(whole["x_draws"].mean(axis=1), whole["x_mean"], rtol=1e-5, atol=1e-6)
+    compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
+    jax.tree.map(compare, run(2), whole)
+
+
+def test_plain_models_have_nothing_to_plug_in():
+    model, params = mixed_model(marginals=False)
+    rows = mixed_rows()
+    eps = jax.random.normal(jax.random.key(1), (2, 7, 5))
+    out = predict.decode_posterior(jax.random.key(0), model, params, rows.x, rows.mask, eps)
+    np.testing.assert_array_equal(out.theta, out.theta_plugin)
+
+
+@pytest.mark.parametrize("layer_sizes", [(3, 2), (3, 2, 2)])
+@pytest.mark.parametrize("reparameterised", [True, False])
+def test_a_chain_without_transitions_is_the_encoder(layer_sizes, reparameterised):
+    model, params = mixed_model(layer_sizes=layer_sizes, reparameterised=reparameterised)
+    params = {**params, "hmc": objectives.init_hmc(jax.random.key(5), model, 0)}
+    row = jax.tree.map(lambda a: a[3], mixed_rows())
+    heads = model.apply({"params": params}, row, method="encode")
+    encoder = model.apply({"params": params}, None, *heads, method="draw")
+
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        return predict.sample_eps(key, model, params, row, schedule=SCHEDULE)
+
+    eps, acceptance, divergence = draw(jax.random.split(jax.random.key(0), 4000))
+    np.testing.assert_array_equal(acceptance, 1.0)
+    np.testing.assert_array_equal(divergence, 0.0)
+    noise = np.asarray((eps - encoder.mean) * jnp.exp(-0.5 * encoder.log_var))
+    np.testing.assert_allclose(noise.mean(axis=0), 0.0, atol=4 / np.sqrt(len(noise)))
+    np.testing.assert_allclose(np.cov(noise.T), np.eye(len(noise.T)), atol=0.1)
+
+
+def test_ablation_and_reparameterised_model_have_the_same_posterior():
+    """HMC in h and in eps give the same h_1 and h_2, in mean and spread."""
+    model, params = mixed_model(layer_sizes=(2, 1), marginals=False)
+    row = jax.tree.map(lambda a: a[3:4], mixed_rows())
+    tables = {"log_step_size": jnp.log(jnp.full((15, 3), 0.15)), "log_inflation": jnp.zeros(2)}
+    params = {**params, "hmc": tables}
+
+    def layers(model):
+        draw = lambda key: predict.sample_posterior(
+            key, model, params, row.x, row.mask, num_samples=3000, schedule=SCHEDULE
+        )
+        eps = jax.jit(draw)(jax.random.key(0)).eps[:, 0]
+        to_layers = lambda m: jnp.concatenate(m.hierarchy(eps), axis=-1)
+        return np.asarray(model.apply({"params": params}, method=to_layers))
+
+    ours, expected = layers(model.clone(reparameterised=False)), layers(model)
+    spread = expected.std(axis=0)
+    assert np.all(np.abs(ours.mean(axis=0) - expected.mean(axis=0)) < 5 * spread / np.sqrt(1000))
+    np.testing.assert_allclose(ours.std(axis=0), spread, rtol=0.1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hmcvae.columns import Column, Schema
-from launch import evaluate, loop, train
+from launch import evaluate, loop, metrics, train
 from launch.data import published, tables
 from launch.data.frames import Table
 from launch.experiments import tabular, tabular_report
@@ -26,9 +26,11 @@ def get_config(variant):
 def test_smoke_run_goes_through_three_stages_and_leaves_everything(tmp_path):
     config = get_config("wine,smoke")
     config.splits = 2
+    config.evaluate.probe_every = 5
     result = loop.run(train.load_experiment(config), config, tmp_path)
     assert list(result["phases"]) == ["marginal", "vi", "hmc"]
-    for name in ("nll_x", "nll_y", "paper_nll_x", "paper_nll_y", "error_x", "accuracy"):
+    scores = ("nll_x", "nll_y", "paper_nll_x", "paper_nll_y", "error_x", "accuracy", "crps_x")
+    for name in (*scores, "coverage50_x", "coverage90_x"):
         assert np.all(np.isfinite(result["metrics"][name]["replicas"]))
         assert len(result["metrics"][name]["replicas"]) == 2
     assert 0 < result["metrics"]["acceptance"]["mean"] <= 1
@@ -37,6 +39,9 @@ def test_smoke_run_goes_through_three_stages_and_leaves_everything(tmp_path):
     meta = json.loads((tmp_path / "meta.json").read_text())
     assert meta["published"]["paper_nll_x"] == [1.9, 0.17]
     assert len(set(meta["splits"])) == 2
+    # mean of the probes of a window, near the final score that has more rows and samples
+    watched = [r["probe_nll_x"] for r in metrics.read_rows(tmp_path) if r["phase"] == "hmc"]
+    np.testing.assert_allclose(watched[-1], result["metrics"]["nll_x"]["mean"], rtol=0.3)
 
 
 def test_published_protocol_trains_and_is_scored_again(tmp_path, capsys):
@@ -101,6 +106,18 @@ def test_scaling_sees_training_rows_only():
         ({"model.posterior": "nuts"}, "expected 'gaussian' or 'hmc'"),
         ({"model.posterior": "gaussian"}, "set hmc_steps to 0"),
         ({"train.hmc_steps": 0}, "set hmc_steps above 0"),
+        ({"train.num_transitions": 0}, "there would be no chain"),
+        ({"model.bound": "iwae"}, "expected 'elbo' or 'iw'"),
+        ({"model.bound": "iw"}, "set bound to 'elbo'"),
+        ({"model.bound": "iw", "train.num_importance": 0}, "1 or more of each"),
+        ({"model.networks": "resnet"}, "expected one of 'table', 'mnist'"),
+        ({"model.networks": "mnist"}, "pixels have no marginal VAEs"),
+        ({"model.networks": "mnist", "model.marginals": False}, "784"),
+        (
+            {"model.posterior": "gaussian", "train.hmc_steps": 0, "evaluate.probe_every": 5},
+            "the probe watches",
+        ),
+        ({"evaluate.probe_every": 3}, "expected a divisor"),
         ({"splits": 11}, "within the 10 folds"),
         ({"paper": True}, "set learn_variance to False"),
         ({"train.gradient": "full"}, "expected 'detached' or 'exact'"),
@@ -117,10 +134,81 @@ def test_impossible_configs_are_refused(change, match):
         tabular.make(config)
 
 
-@pytest.mark.parametrize("variant", ["wien", "wine,boston", "wine,huge"])
+@pytest.mark.parametrize("variant", ["wien", "wine,boston", "wine,huge", "vae,vaem"])
 def test_unknown_variants_are_refused(variant):
     with pytest.raises(ValueError, match="expected at most one of"):
         get_config(variant)
+
+
+def test_noreparam_is_refused_where_it_would_change_nothing():
+    with pytest.raises(ValueError, match="vaem has one latent layer"):
+        get_config("vaem,noreparam")
+
+
+SHAPES = {  # layers, posterior, bound of the models without marginals
+    "VAE": (1, "gaussian", "elbo"),
+    "MIWAE": (1, "gaussian", "iw"),
+    "H-VAE": (2, "gaussian", "elbo"),
+    "HMC-VAE": (1, "hmc", "elbo"),
+    "HH-VAE": (2, "hmc", "elbo"),
+}
+
+
+def test_ten_words_make_the_ten_models_at_one_budget():
+    budgets = set()
+    for name, shape in SHAPES.items():
+        for suffix in ("", "M"):
+            config = get_config(f"boston,{name}{suffix}".lower())
+            model = config.model
+            assert model.name == name + suffix
+            assert (len(model.layer_sizes), model.posterior, model.bound) == shape
+            assert model.marginals == bool(suffix)
+            tabular.check(config)
+            budgets.add(config.train.vi_steps + config.train.hmc_steps)
+            paper = get_config(f"boston,paper,{name}{suffix}".lower()).train
+            assert paper.weight_decay == (0.01 if shape[1] == "gaussian" else 0.0)
+            assert paper.clock_rate == (2 if name == "HH-VAE" else 1)
+    assert budgets == {20_000}
+    assert get_config("h-vae,paper,noreparam").train.weight_decay == 0
+    transitions = [get_config(f"diabetes,{m}").train.num_transitions for m in ("hh-vae", "hmc-vae")]
+    assert transitions == [10, 5]
+
+
+@pytest.mark.parametrize(
+    ("deep", "flat"),
+    [("h-vae", "vae"), ("h-vaem", "vaem"), ("hh-vae", "hmc-vae"), ("hh-vaem", "hmc-vaem")],
+)
+def test_one_layer_makes_a_hierarchy_flat(deep, flat):
+    """With `test_hierarchy_of_one_layer_is_a_flat_vae`: one module, one configuration."""
+    ours, expected = get_config(f"boston,{deep}"), get_config(f"boston,{flat}")
+    ours.model.layer_sizes = ours.model.layer_sizes[:1]
+    ours.train.num_transitions = expected.train.num_transitions  # published: 15 and 10
+    ours.model.name = expected.model.name
+    assert ours.to_dict() == expected.to_dict()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [f"{name}{suffix}".lower() for name in SHAPES for suffix in ("", "M")]
+    + ["h-vaem,noreparam", "hh-vae,noreparam"],
+)
+def test_every_model_trains_what_it_has(words):
+    """Shapes only: phases follow one another, and nothing of another model is in the parameters."""
+    config = get_config(f"wine,smoke,{words}")
+    experiment = tabular.make(config)
+    names = [phase.name for phase in experiment.phases]
+    is_mixed, is_hmc = config.model.marginals, config.model.posterior == "hmc"
+    assert names == ["marginal"] * is_mixed + ["vi"] + ["hmc"] * is_hmc
+    data = jax.tree.map(lambda a: a[0], experiment.data)
+    params = jax.eval_shape(experiment.init, jax.random.key(0))
+    for phase in experiment.phases:
+        state = jax.eval_shape(phase.init, jax.random.key(0), params)
+        batch = experiment.batches(0, 0, 1)[0, 0]
+        after, found = jax.eval_shape(phase.step, jax.random.key(0), 0, state, data, batch)
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        assert "loss" in found
+        params = after.params
+    assert ("marginal" in params, "hmc" in params) == (is_mixed, is_hmc)
 
 
 def synthetic(n=60, d=5, seed=0, target_kind="bernoulli"):
@@ -135,7 +223,7 @@ def synthetic(n=60, d=5, seed=0, target_kind="bernoulli"):
 
 
 def test_own_tables_with_holes_and_a_binary_target_train(tmp_path):
-    config = get_config("table,smoke,vaem")
+    config = get_config("table,smoke,miwae")
     result = loop.run(tabular.build(config, synthetic()), config, tmp_path)
     assert 0 <= result["metrics"]["auroc"]["mean"] <= 1
     assert result["metrics"]["nll_y"]["mean"] > 0
@@ -197,3 +285,32 @@ def test_another_batch_does_not_compile_again():
         batch = jnp.asarray(experiment.batches(1, i, 1)[0, 0])
         state, _ = step(jax.random.key(i), i, state, data, batch)
     assert len(traces) == 1
+
+
+def test_draws_from_the_truth_are_covered_and_have_its_crps():
+    """E CRPS of N(0, 1) under itself is 1 / sqrt(pi); only hidden real cells count."""
+    table = synthetic(n=4000, d=3)
+    scaler = tabular.columns.Scaler(np.full(3, 0.5), np.full(3, 2.0))
+    rng = np.random.default_rng(1)
+    truth, draws = rng.normal(size=(4000, 3)), rng.normal(size=(4000, 99, 3))
+    hidden = rng.random((4000, 3)) > 0.5
+    truth[~hidden], draws[:, :, 1] = np.nan, 5.0
+    hidden[:, 1] = False
+    found = tabular_report._draw_metrics("x", table.schema, scaler, 2 * draws + 0.5, truth, hidden)
+    np.testing.assert_allclose(found["crps_x"], 1 / np.sqrt(np.pi), rtol=0.03)
+    np.testing.assert_allclose(found["coverage50_x"], 0.5, atol=0.03)
+    np.testing.assert_allclose(found["coverage90_x"], 0.9, atol=0.02)
+
+
+def test_a_limit_on_test_rows_keeps_the_first():
+    config = get_config("wine,smoke,vae")
+    config.evaluate.rows_per_block = 4
+    table = tables.load("wine")
+    whole, part = tabular.build(config, table), tabular.build(config, table, num_test=4)
+    key = jax.random.key(0)
+    params = jax.tree.map(lambda a: a[None], whole.init(key))
+    arrays = [e.evaluate(key, params, e.data, "vi", False)[1] for e in (whole, part)]
+    for name in ("x_true", "mask"):
+        np.testing.assert_array_equal(arrays[0][name][:4], arrays[1][name])
+    assert len(arrays[1]["x_mean"]) == 4
+    assert np.all(np.isfinite(arrays[1]["x_mean"]))
