@@ -37,7 +37,8 @@ def mixed_rows(n=7, seed=0):
 
 
 def mixed_model(paper=False, layer_sizes=(3, 2), **options):
-    model = HVAE(MIXED, TARGET, layer_sizes, 8, 6, learn_variance=not paper, paper=paper, **options)
+    options = {"end_to_end": not paper, "learn_variance": not paper} | options
+    model = HVAE(MIXED, TARGET, layer_sizes, 8, 6, paper=paper, **options)
     return model, model.init(jax.random.key(0), mixed_rows())["params"]
 
 
@@ -48,6 +49,7 @@ def golden_model(g, paper):
     model = HVAE(
         reals(d), reals(p, "y"), sizes, hidden, 2,
         variance=float(g["variance"]), learn_variance=False, paper=paper,
+        end_to_end=not paper,
     )  # fmt: skip
     hierarchy = {}
     for i in range(len(sizes) - 1):
@@ -201,6 +203,31 @@ def test_prediction_sees_observed_values_and_the_models_expectation_elsewhere():
         moved = model.apply({"params": params}, rows, h, other, method="predict")
         changed = np.any(moved != base, axis=(1, 2))
         np.testing.assert_array_equal(changed, ~np.asarray(rows.mask[:, i]))
+
+
+def test_end_to_end_density_is_that_of_x_at_the_decoders_z():
+    model, params = mixed_model()
+    rows = mixed_rows()
+    eps = jax.random.normal(jax.random.key(2), (7, 5))
+    apply = lambda method, *args: model.apply({"params": params}, *args, method=method)
+    _, z = apply("decode", eps)
+    theta = apply(lambda m, z: m.marginal.decode(z), z)
+    log_var = jnp.logaddexp(params["marginal"]["raw_log_var"], np.log(1e-3))
+    expected = likelihoods.log_prob(MIXED, theta, rows.x, rows.mask, log_var=log_var)
+    joint = apply("log_joint", eps, rows)
+    np.testing.assert_allclose(joint.x, expected.sum(axis=-1), rtol=1e-6)
+    # z reaches the encoder only, and has no noise
+    other = apply("log_joint", eps, rows._replace(z=rows.z + 1.0))
+    np.testing.assert_array_equal(joint.x, other.x)
+    np.testing.assert_array_equal(apply("decode_columns", z, jnp.ones((7, 4))), theta)
+
+    published, params = mixed_model(end_to_end=False)
+    assert "raw_log_var_z" in params
+    joint = published.apply({"params": params}, eps, rows, method="log_joint")
+    other = published.apply(
+        {"params": params}, eps, rows._replace(x=rows.x + 1.0), method="log_joint"
+    )
+    np.testing.assert_array_equal(joint.x, other.x)
 
 
 def test_plain_model_has_the_likelihood_of_every_column_and_no_marginals():

@@ -69,7 +69,7 @@ def test_each_group_gets_the_gradient_of_its_own_loss(options):
 
     on, off = gradient(params, 0), gradient(params, 1)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(on))
-    # marginal VAEs are frozen, the inflation moves only on the steps of the Stein discrepancy
+    # one-column VAEs are constant, the inflation moves only on the steps of the Stein discrepancy
     assert not any(np.any(g) for g in jax.tree.leaves(on.get("marginal")))
     assert np.any(on["hmc"]["log_inflation"])
     assert not np.any(off["hmc"]["log_inflation"])
@@ -111,6 +111,64 @@ def test_exact_gradient_reaches_the_step_sizes_too_and_differs():
     assert np.any(detached["hmc"]["log_step_size"] != exact["hmc"]["log_step_size"])
 
 
+def test_pull_lengthens_steps_accepted_too_often_and_shortens_the_others():
+    model, params = with_hmc()
+
+    def slope(target):
+        schedule = SCHEDULE._replace(accept_target=target)
+
+        @jax.jit
+        def grad(params, rows):
+            loss = lambda params: objectives.hmc_loss(
+                jax.random.key(4), model, params, rows, 1, schedule=schedule
+            )
+            (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
+            return value, metrics["acceptance"], grads["hmc"]["log_step_size"]
+
+        return grad(params, mixed_rows())
+
+    value, acceptance, base = slope(0.0)
+    for target in (0.5 * acceptance, 0.5 * (1 + acceptance)):
+        same, _, pulled = slope(float(target))
+        np.testing.assert_allclose(same, value, rtol=1e-6)  # a force, not a term of the objective
+        direction = -(pulled - base).mean(axis=-1)  # [T]; descent goes against the gradient
+        np.testing.assert_allclose(direction.sum(), (acceptance - target) * 2 / 5, rtol=1e-3)
+
+
+def test_preconditioned_steps_are_in_units_of_the_encoders_deviations():
+    model, params = with_hmc()
+    row = jax.tree.map(lambda leaf: leaf[1], mixed_rows())
+    mean, log_var = jnp.zeros(5), jnp.linspace(-3.0, 0.0, 5)
+
+    def end(params, precondition):
+        chain = objectives.sample_chain(
+            jax.random.key(0), model, params, row, mean, log_var,
+            schedule=SCHEDULE._replace(precondition=precondition), gradient="none",
+        )  # fmt: skip
+        return chain.position
+
+    scaled = params["hmc"]["log_step_size"] + 0.5 * log_var
+    by_hand = {**params, "hmc": {**params["hmc"], "log_step_size": scaled}}
+    np.testing.assert_allclose(end(params, True), end(by_hand, False), rtol=1e-6)
+    assert np.any(end(params, True) != end(params, False))
+
+
+def test_discrepancy_of_some_rows_leaves_the_others_out():
+    model, params = with_hmc()
+    rows = mixed_rows()
+    changed = rows._replace(mask=rows.mask.at[3:].set(False))
+    schedule = SCHEDULE._replace(num_rows_stein=3)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params, rows):
+        return objectives.hmc_loss(jax.random.key(4), model, params, rows, 0, schedule=schedule)[0]
+
+    slopes = [gradient(params, r)["hmc"] for r in (rows, changed)]
+    np.testing.assert_allclose(slopes[0]["log_inflation"], slopes[1]["log_inflation"], rtol=1e-5)
+    assert np.any(slopes[0]["log_step_size"] != slopes[1]["log_step_size"])
+
+
 @pytest.mark.parametrize("marginals", [True, False])
 def test_hidden_entries_cannot_change_any_loss_or_gradient(marginals):
     model, params = with_hmc(marginals=marginals)
@@ -140,7 +198,7 @@ def test_labels_name_every_group():
     assert {marginal[name] for name in encoder} == {"marginal"}
     assert {marginal[name] for name in set(marginal) - encoder} == {"marginal_decoder"}
     assert set(jax.tree.leaves(labels["encoder"])) == {"encoder"}
-    for name in ("decoder", "hierarchy", "predictor", "raw_log_var_y", "raw_log_var_z"):
+    for name in ("decoder", "hierarchy", "predictor", "raw_log_var_y"):
         assert set(jax.tree.leaves(labels[name])) == {"generative"}
     assert objectives.labels({"features": {"kernel": 0.0}}) == {"features": {"kernel": "encoder"}}
 

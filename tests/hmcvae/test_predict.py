@@ -367,3 +367,22 @@ def test_ablation_and_reparameterised_model_have_the_same_posterior():
     spread = expected.std(axis=0)
     assert np.all(np.abs(ours.mean(axis=0) - expected.mean(axis=0)) < 5 * spread / np.sqrt(1000))
     np.testing.assert_allclose(ours.std(axis=0), spread, rtol=0.1)
+
+
+def test_weighted_reports_do_best_on_the_weighted_score_of_what_the_model_believes():
+    model, _ = mixed_model()
+    belief, weight = 0.2, 7.0
+    theta = jnp.full((1, 4, 4), np.log(belief / (1 - belief)))
+    pos_weight = jnp.array([1.0, 1.0, weight, 1.0])
+    report = predict.report_weighted(model, model.schema, theta, pos_weight)
+    only = np.array(model.schema.kinds) == "bernoulli"
+    np.testing.assert_array_equal(report[:, ~only], theta[:, ~only])
+
+    def expected_score(logit):  # of the weighted Bernoulli log score, under the belief
+        one, zero = jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit)
+        return belief * weight * one + (1 - belief) * zero
+
+    np.testing.assert_allclose(jax.grad(expected_score)(report[0, 2, 0]), 0.0, atol=1e-6)
+    paper, _ = mixed_model(paper=True)
+    assert predict.report_weighted(paper, paper.schema, theta, pos_weight) is theta
+    assert predict.report_weighted(model, model.schema, theta, None) is theta
