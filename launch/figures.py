@@ -212,7 +212,8 @@ def step_sizes(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
 
     Args:
       arrays: log_step_size [T, d]; optional log_step_size_before [T, d], drawn above it in the same
-        colours, and layer_sizes [L] with sum d, drawn as boundaries.
+        colours, layer_sizes [L] with sum d, drawn as boundaries, and is_preconditioned, True where
+        steps are in units of the encoder's standard deviations.
       path: PNG to write.
     """
     maps = [("after training", np.exp(arrays["log_step_size"]))]
@@ -239,7 +240,8 @@ def step_sizes(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
         if len(sizes) == 1
         else "latent dimension; layers 1 to " + f"{len(sizes)} from left to right"
     )
-    bar = figure.colorbar(image, ax=list(axes), label="step size")
+    unit = ", encoder's deviations" if arrays.get("is_preconditioned", False) else ""
+    bar = figure.colorbar(image, ax=list(axes), label="step size" + unit)
     low_exponent, high_exponent = np.log10(norm.vmin), np.log10(norm.vmax)
     marks = 10 ** np.linspace(low_exponent, high_exponent, 5)
     bar.set_ticks(marks, labels=[f"{mark:.2g}" for mark in marks])

@@ -183,6 +183,7 @@ def other_rows(key, run: Trained, other: Trained | Table, rows: np.ndarray) -> S
     table = other.table if isinstance(other, Trained) else other
     x, mask = table.x[rows], table.mask[rows]
     names = table.schema.names
+    _check_shapes(run.table.name, table.name)
     if set(run.model.schema.names) <= set(names):
         at = [names.index(name) for name in run.model.schema.names]
         pairs = zip(run.model.schema.columns, at, strict=True)
@@ -209,6 +210,15 @@ def other_rows(key, run: Trained, other: Trained | Table, rows: np.ndarray) -> S
     scaler = columns.fit(table.schema, table.x, table.mask)
     x = columns.transform(table.schema, scaler, x, mask).astype(np.float32)
     return _encode(key, run, x[:, :num], mask[:, :num])
+
+
+def _check_shapes(own, other):
+    shapes = [image_tables.SHAPES.get(name) for name in (own, other)]
+    if all(shapes) and shapes[0] != shapes[1]:
+        raise ValueError(
+            f"images {other!r} are {shapes[1]} pixels and colours, those of {own!r} {shapes[0]}; "
+            f"give images of one shape"
+        )
 
 
 def _recode(column, table, codes, mask, j):

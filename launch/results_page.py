@@ -125,8 +125,7 @@ def _metrics(rows):
         for group in row.values()
         for name in group.cells[0]["metrics"]
     }
-    more = sorted(name for name in measured if name.startswith(("crps", "brier", "coverage")))
-    return [name for name in TITLES if name in measured or name in list(TITLES)[:2]] + more
+    return [name for name in TITLES if name in measured or name in BOTH]
 
 
 def _score_table(shown, keys, metric, models):

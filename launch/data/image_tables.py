@@ -26,7 +26,6 @@ SHAPES = {
     "digits": (8, 8, 1),
     "celeba": (64, 64, 3),
 }
-NETWORKS = {"mnist": "mnist", "fashion_mnist": "mnist", "digits": "table", "celeba": "celeba"}
 GARMENTS = ("t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
             "boot")  # fmt: skip
 

@@ -59,6 +59,7 @@ def evaluator(config, model, schedule, table, folds, prepared):
                 arrays |= _posterior(key, model, first, schedule, test)
             if "hmc" in first:
                 arrays["log_step_size"] = np.asarray(first["hmc"]["log_step_size"])
+                arrays["is_preconditioned"] = np.array(schedule.precondition)
                 arrays["layer_sizes"] = np.array(model.layer_sizes)
         return {k: np.array([s[k] for s in per_split]) for k in per_split[0]}, arrays
 

@@ -28,11 +28,10 @@ def digits():
 
 
 @pytest.mark.parametrize(
-    ("name", "folder", "seventh"), [("mnist", "mnist", 7), ("fashion_mnist", "fashion-mnist", "sneaker")]
-)  # fmt: skip
-def test_pixels_are_thresholded_and_the_label_is_the_target(
-    tmp_path, digits, name, folder, seventh
-):
+    ("name", "folder", "seventh"),
+    [("mnist", "mnist", 7), ("fashion_mnist", "fashion-mnist", "sneaker")],
+)
+def test_pixels_are_codes_and_the_label_is_the_target(tmp_path, digits, name, folder, seventh):
     images, labels = digits
     write_idx(tmp_path / folder, images, labels)
     table = image_tables.load(name, tmp_path, verify=False)
