@@ -118,6 +118,7 @@ def get_config(variant="wine"):
     config.train.balance_steps = sizes["kl"]
     config.train.anneal_steps = sizes["kl"]
     config.train.clock_rate = 2 if paper and is_deep and is_hmc else 1
+    config.train.weight_target = paper  # ones of a Bernoulli target count #zeros / #ones times
     config.train.num_importance = 5  # samples a row of the bound "iw"
     config.train.num_transitions = sizes["T"][0 if model == "hh-vae" else 1]
     config.train.num_leapfrog = 5

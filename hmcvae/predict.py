@@ -218,6 +218,7 @@ def score(
     num_draws: int = 0,
     pos_weight_x=None,
     pos_weight_y=None,
+    weighted_target: bool = False,
 ) -> dict[str, jax.Array]:
     """Scores every row under the posterior given what is shown of it, targets never shown.
 
@@ -234,6 +235,7 @@ def score(
       num_draws: M, how many of the samples of x and y to keep; memory grows with M * B * D.
       pos_weight_x: [D] weights of the `paper` score, or None.
       pos_weight_y: [P] the same for targets.
+      weighted_target: the predictor was trained with these weights (`paper` models always are).
 
     Returns:
       By row: log scores in nats of standardised units ("paper_x" [B], "joint_x" [B], "marginal_x"
@@ -261,7 +263,9 @@ def score(
         posterior = _sample(key_z, keys_eps, model, params, shown, schedule)
         out = _decode(keys_decode, model, params, rows.x, rows.shown, posterior.eps)
         proper = apply("log_prob_x", out.theta, rows.x, rows.known, None)
-        plugin = report_weighted(model, model.schema, out.theta_plugin, pos_weight_x)
+        plugin = out.theta_plugin
+        if pos_weight_x is not None and not model.paper:
+            plugin = scale_odds(model.schema, plugin, pos_weight_x)
         plugin = apply("log_prob_x", plugin, rows.x, rows.known, pos_weight_x)
         log_scores = row_log_scores(plugin, proper, missing, seen)
         x = sample_columns(keys_x, model.schema, out.theta, apply(lambda m: m.log_var_x))
@@ -274,15 +278,20 @@ def score(
         }
         draws = {"x_draws": x[:num_kept]}
         if model.target.num_columns:
-            weighted_y = report_weighted(model, model.target, out.theta_y, pos_weight_y)
+            theta_y = weighted_y = out.theta_y
+            if pos_weight_y is not None and not model.paper:
+                if weighted_target:
+                    theta_y = scale_odds(model.target, theta_y, 1 / pos_weight_y)
+                else:
+                    weighted_y = scale_odds(model.target, theta_y, pos_weight_y)
             weighted_y = apply("log_prob_y", weighted_y, rows.y, rows.y_known, pos_weight_y)
-            proper_y = apply("log_prob_y", out.theta_y, rows.y, rows.y_known, None)
+            proper_y = apply("log_prob_y", theta_y, rows.y, rows.y_known, None)
             log_scores["paper_y"] = jnp.sum(weighted_y, axis=-1)
             log_scores["joint_y"] = jnp.sum(proper_y, axis=-1)
-            y = likelihoods.mean(model.target, out.theta_y)
+            y = likelihoods.mean(model.target, theta_y)
             averages["y_mean"] = columns.inverse(model.target, scaler_y, y, floor=False)
-            averages["y_probs"] = likelihoods.probs(model.target, out.theta_y)
-            kept = out.theta_y[:num_kept]
+            averages["y_probs"] = likelihoods.probs(model.target, theta_y)
+            kept = theta_y[:num_kept]
             y = sample_columns(keys_y[:num_kept], model.target, kept, apply(lambda m: m.log_var_y))
             draws["y_draws"] = columns.inverse(model.target, scaler_y, y, floor=False)
         averages = jax.tree.map(lambda v: jnp.mean(v, axis=0), averages)
@@ -330,25 +339,23 @@ def _stream(one_chunk, keys):
     )
 
 
-def report_weighted(model: HVAE, schema, theta, pos_weight):
-    """Returns the likelihood parameters that do best on the weighted `paper` score.
+def scale_odds(schema, theta, factor):
+    """Multiplies the odds of Bernoulli columns.
 
-    Where ones count w times, the best report of a probability p has the odds w p / (1 - p): the
-    logit plus log w. Models of the `paper` preset are trained on the weighted score, so theirs
-    carry the weight already; the others' are turned into such reports here, for that score only.
+    Where ones count w times, as in the `paper` score, the best report of a probability p has the
+    odds w p / (1 - p). So the odds of a model trained without weights are scaled by w for that
+    score, and those of one trained with them by 1 / w for all others. `paper` models are scored as
+    published, in both definitions as they are.
 
     Args:
-      model: says which preset it is.
       schema: of the columns.
-      theta: [..., D, C].
-      pos_weight: [D], or None for a score without weights.
+      theta: [..., D, C] likelihood parameters.
+      factor: [D].
 
     Returns:
       [..., D, C].
     """
-    if pos_weight is None or model.paper:
-        return theta
-    shift = jnp.where(schema.is_kind("bernoulli"), jnp.log(pos_weight), 0.0)
+    shift = jnp.where(schema.is_kind("bernoulli"), jnp.log(factor), 0.0)
     return theta + shift[:, None]
 
 

@@ -292,7 +292,7 @@ def make_phases(config, model, schedule) -> tuple[Phase, ...]:
         def step(key, step, params, data, batch):
             key_rows, key_loss = jax.random.split(key)
             rows = draw_rows(key_rows, params, data, batch)
-            weight = data.pos_weight_y if paper else None
+            weight = data.pos_weight_y if train.weight_target else None
             return loss(key_loss, model, params, rows, step, schedule=schedule, pos_weight_y=weight)
 
         return step

@@ -34,6 +34,7 @@ def evaluator(config, model, schedule, table, folds, prepared):
                 key, model, params, scaler, scaler_y, rows,
                 num_samples=settings.num_samples, chunk=settings.samples_per_chunk,
                 schedule=schedule, num_draws=num_draws, pos_weight_y=weight_y,
+                weighted_target=config.train.weight_target,
                 pos_weight_x=weight_x if model.marginals else None,
             )  # fmt: skip
 
