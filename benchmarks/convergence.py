@@ -60,9 +60,10 @@ def main():
 
     reference = sample(REFERENCE)
     centre, spread = reference.mean(axis=0), reference.std(axis=0)
-    mean, log_var = model.apply({"params": params}, rows, method="encode")
+    heads = model.apply({"params": params}, rows, method="encode")
+    encoder = model.apply({"params": params}, None, *heads, method="draw")
     length = params["hmc"]["log_step_size"].shape[0]
-    results = [("encoder", np.asarray(mean), np.exp(0.5 * np.asarray(log_var)))]
+    results = [("encoder", np.asarray(encoder.mean), np.exp(0.5 * np.asarray(encoder.log_var)))]
     for repeats in (1, 2, 5, 20):
         draws = sample(repeats)
         results.append((f"T = {repeats * length}", draws.mean(axis=0), draws.std(axis=0)))

@@ -58,7 +58,7 @@ def measure(replicas, repeats):
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config("boston")
+    config = module.get_config("boston,paper")  # the rival's protocol
     config.splits = replicas
     config.data.num_folds = max(replicas, 10)
     experiment = tabular.build(config, boston_like())
