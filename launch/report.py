@@ -43,7 +43,8 @@ def format_table(summary: dict, published: dict | None = None) -> str:
             line += f"  {number(scores['std']):>10}"
         if name in published:
             mean, std = published[name]
-            line += f"  {f'{mean:.2f} +- {std:.2f}':>14}"
+            digits = 2 if std >= 0.01 else 3  # as printed in the source
+            line += f"  {f'{mean:.{digits}f} +- {std:.{digits}f}':>14}"
         lines.append(line)
     if count > 1:
         lines.append(f"({count} replicas)")

@@ -76,6 +76,8 @@ def test_summary_and_table():
     assert report.format_table({}) == "no metrics"
     one = report.format_table(report.summarise({"rmse": [2.0]}), {"rmse": (1.5, 0.25)})
     assert one.split() == ["mean", "published", "rmse", "2", "1.50", "+-", "0.25"]
+    fine = report.format_table(report.summarise({"nll": [0.2]}), {"nll": (0.094, 0.003)})
+    assert "0.094 +- 0.003" in fine
 
 
 def test_environment_names_versions():
