@@ -55,8 +55,8 @@ def check(kind: str, num_columns: int) -> None:
     side, colours = KINDS[kind].side, KINDS[kind].num_colours
     if num_columns != side * side * colours:
         raise ValueError(
-            f"networks {kind!r} read rows of {side * side * colours} columns, {side} x {side} "
-            f"pixels of {colours} channels, but the table has {num_columns}; use networks 'table'"
+            f"networks {kind!r} read {side * side * colours} columns ({side} x {side} x "
+            f"{colours}), but the table has {num_columns}; use networks 'table'"
         )
 
 

@@ -1,7 +1,7 @@
 """Figures of images that are rows of a table, drawn from saved arrays only.
 
-One function a figure, `(arrays, path) -> None`. Images are [..., D] in [0, 1], in the order of their
-rows, columns and colours, of `shape` [3] = height, width, colours (1 or 3). Hidden pixels are blue.
+One function a figure, `(arrays, path) -> None`. Images are [..., D] in [0, 1], pixels in the order
+of rows, columns and colours, of `shape` [3] = height, width, colours (1 or 3). Blue is hidden.
 """
 
 from collections.abc import Mapping
@@ -47,14 +47,14 @@ def inpainting(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
 
 
 @styled
-def samples(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
+def prior(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws images sampled from the prior in a square.
 
     Args:
-      arrays: shape; samples [n, D].
+      arrays: shape; prior [n, D].
       path: PNG to write.
     """
-    pictures = arrays["samples"]
+    pictures = arrays["prior"]
     side = int(np.sqrt(len(pictures)))
     rows = [("", pictures[i * side : (i + 1) * side]) for i in range(side)]
     _mosaic(rows, arrays["shape"], path)
@@ -79,7 +79,7 @@ def _mosaic(rows, shape, path):
     num_rows, num, h, w, _ = tiles.shape
     canvas = tiles.swapaxes(1, 2).reshape(num_rows * h, num * w, 3)
     left = MARGIN + LETTER * max(len(label) for label in labels)
-    size = np.array([left + num * w, num_rows * h]) + MARGIN
+    size = np.array([left + num * w + MARGIN, num_rows * h + 2 * MARGIN])
     figure = Figure(size / DPI, dpi=DPI)
     box = np.array([left, MARGIN, num * w, num_rows * h]) / np.tile(size, 2)
     axis = figure.add_axes(box, xticks=[])

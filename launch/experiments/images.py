@@ -53,7 +53,7 @@ def build(config, table) -> Experiment:
     _, scaler, _ = trained.first_split(config, table)
 
     @jax.jit
-    def complete(key, params, x, mask):
+    def impute(key, params, x, mask):
         return predict.impute(key, model, params, scaler, x, mask, num_samples=2, schedule=schedule)
 
     def evaluate(key, params, data, phase_name, is_last):
@@ -70,8 +70,8 @@ def build(config, table) -> Experiment:
             "original": x,
             "mask": mask,
             "mean": np.where(mask, x, shown["x_mean"]),
-            "draws": complete(stream(key, "complete", 0), first, x, mask),
-            "samples": sample_prior(stream(key, "prior", 0), model, first, scaler, NUM_SAMPLES),
+            "draws": impute(stream(key, "impute", 0), first, x, mask),
+            "prior": sample_prior(stream(key, "prior", 0), model, first, scaler, NUM_SAMPLES),
         }
         return metrics, arrays
 
@@ -151,7 +151,7 @@ def figures(arrays, metrics_rows, directory):
     """Draws every figure that the arrays of the last evaluation allow."""
     draw.training_curves(metrics_rows, directory / "training.png")
     image_figures.reconstructions(arrays, directory / "reconstructions.png")
-    image_figures.samples(arrays, directory / "samples.png")
+    image_figures.prior(arrays, directory / "prior.png")
     if "log_density" in arrays:
         draw.posterior_contours(arrays, directory / "posterior.png")
     if "log_step_size" in arrays:

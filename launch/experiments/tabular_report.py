@@ -56,7 +56,7 @@ def evaluator(config, model, schedule, table, folds, prepared):
                 arrays = _arrays(rows, table, fold, split)
         if is_last:
             first = jax.tree.map(lambda v: v[0], params)
-            if model.num_latents > 1:
+            if model.num_latents > 1 and model.networks == "table":  # else minutes of decoding
                 arrays |= _posterior(key, model, first, schedule, test)
             if "hmc" in first:
                 arrays["log_step_size"] = np.asarray(first["hmc"]["log_step_size"])

@@ -55,7 +55,7 @@ def transposed(x, kernel, out):
 
 def initialised(key, module, x):
     """Parameters of the module, all different from zero, and its output."""
-    params = module.init(key, x)["params"]
+    params = jax.jit(module.init)(key, x)["params"]
     return params, module.apply({"params": params}, x)
 
 
@@ -85,6 +85,46 @@ def test_upsampling_is_the_adjoint_of_downsampling(key, side, kernel):
     up = Upsample(3, kernel, side).apply({"params": swapped}, y)
     left, right = jnp.vdot(x, up), jnp.vdot(down - params["bias"], y)
     np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("side", "kernel"), [(7, 5), (8, 4)])
+def test_gradients_are_those_of_a_strided_convolution(key, side, kernel):
+    """Of both modules, with respect to maps, weights and biases, inside a loop too."""
+    pad = (kernel - 1) // 2
+
+    def strided(x, w):
+        return jax.lax.conv_general_dilated(
+            x, w, (2, 2), [(pad, pad + 2)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )[:, : -(-side // 2), : -(-side // 2)]
+
+    def down(params, x):
+        return strided(x, params["kernel"]) + params["bias"]
+
+    def up(params, x):
+        like = jnp.zeros((len(x), side, side, 5))
+        back = jax.linear_transpose(lambda y: strided(y, params["kernel"].swapaxes(2, 3)), like)
+        return back(x)[0] + params["bias"]
+
+    for module, definition, size in (
+        (Downsample(5, kernel), down, side),
+        (Upsample(5, kernel, side), up, -(-side // 2)),
+    ):
+        x = jax.random.normal(key, (2, size, size, 3))
+        params, y = initialised(key, module, x)
+        weight = jax.random.normal(jax.random.key(1), y.shape)
+        apply = lambda params, x, module=module: module.apply({"params": params}, x)
+
+        def gradients(function, params, x, weight=weight):
+            return jax.grad(lambda *v: jnp.vdot(weight, function(*v)), (0, 1))(params, x)
+
+        @jax.jit
+        def in_a_loop(params, x, apply=apply, gradients=gradients):
+            return jax.lax.map(lambda x: gradients(apply, params, x), x[None])
+
+        expected = gradients(definition, params, x)
+        looped = jax.tree.map(lambda leaf: leaf[0], in_a_loop(params, x))
+        for found in (gradients(apply, params, x), looped):
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), found, expected)
 
 
 def count(params):
@@ -170,8 +210,8 @@ def test_decoders_know_where_a_pixel_is(key, kind):
     ("kind", "num_columns", "sentence"),
     [
         ("mnst", 784, "networks 'mnst' are unknown; use one of table, mnist, celeba"),
-        ("mnist", 64, "read rows of 784 columns, 28 x 28 pixels of 1 channels, but the table"),
-        ("celeba", 784, "rows of 12288 columns"),
+        ("mnist", 64, r"read 784 columns \(28 x 28 x 1\), but the table has 64; use networks"),
+        ("celeba", 784, r"read 12288 columns \(64 x 64 x 3\), but the table has 784"),
     ],
 )
 def test_tables_of_other_shapes_are_refused(kind, num_columns, sentence):
