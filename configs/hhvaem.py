@@ -11,9 +11,9 @@ others are read from `data.dir`) or `table` for your own file; one of the ten mo
 none is named: h- has two latent layers, hmc- HMC in place of the encoder's Gaussian, hh- both,
 miwae the importance-weighted bound, and those in -m one-column VAEs below; `noreparam` for layers
 that HMC moves under their autoregressive prior; `paper` for the published protocol with its quirks;
-`smoke` for seconds. All ten train for the same number of steps. On 2 CPU cores wine takes 49 s and
-gives 2.01 nats (features) and 0.06 (target), boston 109 s, 1.79 and 0.21, one split each; published
-1.90, 0.20 and 1.83, 0.55 (docs/hhvaem.md).
+`smoke` for seconds. All ten train for the same number of steps. On 2 busy CPU cores
+wine takes 4 minutes and gives 1.18 nats (features) and 0.09 (target) on one split; published 1.90
+and 0.20 (docs/hhvaem.md).
 """
 
 import ml_collections
