@@ -23,6 +23,11 @@ def get_config(variant):
     return module.get_config(variant)
 
 
+@pytest.fixture(autouse=True)
+def coarse_contours(monkeypatch):
+    monkeypatch.setattr(tabular_report, "GRID", 5)  # they take longer than all the rest
+
+
 def test_smoke_run_goes_through_three_stages_and_leaves_everything(tmp_path):
     config = get_config("wine,smoke")
     config.splits = 2
