@@ -13,14 +13,11 @@ import argparse
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from hmcvae import predict
 from hmcvae.model import Rows
-from launch import loop, train, workdir
-from launch.data import tables
-from launch.experiments import tabular
+from launch import trained
 
 REFERENCE = 60
 
@@ -31,17 +28,10 @@ def main():
     parser.add_argument("--workdir", required=True, help="a finished run with an HMC posterior")
     parser.add_argument("--num_samples", type=int, default=1000, help="chains a row")
     flags = parser.parse_args()
-    directory = workdir.open_workdir(flags.workdir)
-    config = ml_collections.ConfigDict(workdir.read_json(directory / "config.json"))
-    state, _ = loop.load(train.load_experiment(config), config, directory)
-    params = jax.tree.map(lambda leaf: leaf[0], state.params)
-    table = tabular.load_table(config.data, config.paper)
-    model, schedule = tabular.make_model(config, table), tabular.make_schedule(config)
-    fold = tables.make_splits(table, config.data.num_folds, config.data.split_seed)[
-        config.data.first_split
-    ]
-    x = jnp.asarray(tabular.prepare(table, fold, ddof=int(config.paper)).x[fold.test])
-    shown = jnp.asarray(fold.test_mask)
+    run = trained.load(flags.workdir)
+    model, params, schedule, table = run.model, run.params, run.schedule, run.table
+    shown = jnp.asarray(run.fold.test_mask & table.mask[run.fold.test])
+    x = jnp.asarray(run.standardise(table.x[run.fold.test], table.mask[run.fold.test]))
     z = model.apply({"params": params}, jax.random.key(1), x, shown, method="extract")
     rows = Rows(x, shown, z, None, None)
 

@@ -32,16 +32,8 @@ SWITCHES = ("noreparam", "paper", "short", "smoke")
 
 def get_config(variant="digits"):
     """Returns the config of a variant such as `mnist,hmc-vae,short`."""
-    words = [word for word in variant.split(",") if word]
-    names = [word for word in words if word in IMAGES]
-    models = [word for word in words if word in MODELS]
-    if len(names) > 1 or len(models) > 1 or set(words) - {*IMAGES, *MODELS, *SWITCHES}:
-        raise ValueError(
-            f"config variant {variant!r}: expected at most one of {', '.join(IMAGES)}, at most one "
-            f"of {', '.join(MODELS)}, and any of {', '.join(SWITCHES)}, joined by commas"
-        )
-    name = names[0] if names else "digits"
-    model = models[0] if models else "hh-vae"
+    name, model, words = hhvaem.choose(variant, tuple(IMAGES), MODELS, SWITCHES)
+    name, model = name or "digits", model or "hh-vae"
     paper, short, smoke = (word in words for word in ("paper", "short", "smoke"))
     sizes = IMAGES[name] | (SHORT if short else {})
     shared = [word for word in words if word in ("noreparam", "paper", "smoke")]

@@ -2,8 +2,9 @@
 
 A mixed-type model (the names that end in M) has two levels (Peis, Ma and Hernandez-Lobato 2022): D
 one-column VAEs turn a mixed-type row x into standardised latents z in R^D, and a dependency VAE
-with latents eps explains z and predicts the target y from the imputed row. A plain model has no
-first level: the dependency VAE explains x itself. One latent layer makes VAE and VAEM, more make
+with latents eps reads z, explains z or, through the one-column decoders, x (`end_to_end`), and
+predicts the target y from the imputed row. A plain model has no first level: the dependency VAE
+reads and explains x itself. One latent layer makes VAE and VAEM, more make
 H-VAE and H-VAEM. What else tells the ten models apart is no part of the module: the bound that
 trains them is in `hmcvae.objectives`, HMC and importance resampling are in `hmcvae.predict`.
 

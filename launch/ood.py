@@ -4,14 +4,15 @@
 
 The score of a row is log 1/S sum_s prod_{d in O} p(v_d | eps_s) with eps_s from the posterior given
 the row's observed entries O: half of them at random (--observed), the target never (Peis et al.
-2022). v is the row, or in mixed-type models its marginal latents. It is no evidence log p(x_O): the
-samples have seen what they score. Average precision takes the model's own test rows for positives.
+2022). v is what the model explains: the row, or its marginal latents where config.model.end_to_end
+is off, as published. It is no evidence log p(x_O): the samples have seen what they score. Average
+precision takes the model's own test rows for positives.
 
 --other is a set of images, one of the ten tables, a CSV or Parquet file, or another run:
   the same columns are read by the model's own codes and scales, as new rows would be;
   of other columns, the first D, each standardised by itself; of equal kinds only;
-  of a run, where both models are mixed-type, test rows: their first D columns as that run's own
-  marginal VAEs encode them, which is the published protocol for tables.
+  of a run, where the model explains marginal latents and the run has them, test rows: their first
+  D columns as that run's own marginal VAEs encode them, the published protocol for tables.
 
 Writes scores.json, scores.npz and figure.png to ood/<other> in the run, which is not touched
 otherwise. Exit codes: 0 done; 2 refused; 130 stopped.
@@ -47,7 +48,7 @@ class Seen(NamedTuple):
 
     x: np.ndarray  # [n, D] standardised values and codes
     mask: np.ndarray  # [n, D] True = observed
-    z: np.ndarray | None  # [n, D] marginal latents of mixed-type models
+    z: np.ndarray | None  # [n, D] marginal latents; None in plain models
 
 
 def main(argv: list[str]) -> int:
@@ -195,7 +196,9 @@ def other_rows(key, run: Trained, other: Trained | Table, rows: np.ndarray) -> S
             f"table {table.name!r} has {table.schema.num_columns} columns and {run.table.name!r} "
             f"{num}; give one with as many or more"
         )
-    if isinstance(other, Trained) and run.model.marginals and other.model.marginals:
+    # nothing reads x where z is explained; where x is, latents of other columns say nothing of it
+    explains_z = run.model.marginals and not run.model.end_to_end
+    if isinstance(other, Trained) and explains_z and other.model.marginals:
         z = _encode(key, other, other.standardise(x, mask), mask).z[:, :num]
         return Seen(np.zeros(z.shape, np.float32), mask[:, :num], z)
     for ours, theirs in zip(run.model.schema.columns, table.schema.columns[:num], strict=True):
@@ -205,7 +208,7 @@ def other_rows(key, run: Trained, other: Trained | Table, rows: np.ndarray) -> S
                 f"column {theirs.name!r} of {table.name!r} is {theirs.kind} with "
                 f"{theirs.num_classes} classes, but takes the place of {ours.name!r}, "
                 f"{ours.kind} with {ours.num_classes}; give a run of {table.name!r} with marginal "
-                f"VAEs, which encode it"
+                f"VAEs to a model that explains these (config.model.end_to_end=False)"
             )
     scaler = columns.fit(table.schema, table.x, table.mask)
     x = columns.transform(table.schema, scaler, x, mask).astype(np.float32)

@@ -15,6 +15,7 @@ from launch import loop, workdir
 from launch.data import tables
 from launch.data.frames import Table
 from launch.data.tables import Split
+from launch.experiments import tabular
 from launch.workdir import Refused
 
 
@@ -61,8 +62,6 @@ def load(path: str | Path, data_dir: str | None = None) -> Trained:
     state, note = loop.load(module.build(config, table), config, directory)
     if note["phase"] == "marginal":
         raise Refused(f"{path} has only trained its marginal VAEs; train it further first")
-    from launch.experiments import tabular
-
     params = jax.tree.map(lambda a: a[0], state.params)
     model, schedule = tabular.make_model(config, table), tabular.make_schedule(config)
     return Trained(config.model.name, model, params, schedule, table, *first_split(config, table))
@@ -72,7 +71,4 @@ def first_split(config, table: Table) -> tuple[Split, Scaler, Scaler]:
     """Returns the first split of a config, and the standardisation of its training rows."""
     folds = tables.make_splits(table, num_folds=config.data.num_folds, seed=config.data.split_seed)
     fold = folds[config.data.first_split]
-    rows, float32 = fold.train, lambda scaler: Scaler(*(np.float32(v) for v in scaler))
-    scaler = columns.fit(table.schema, table.x[rows], table.mask[rows], ddof=int(config.paper))
-    scaler_y = columns.fit(table.target, table.y[rows], table.y_mask[rows])
-    return fold, float32(scaler), float32(scaler_y)
+    return fold, *tabular.fit_scalers(table, fold.train, ddof=int(config.paper))

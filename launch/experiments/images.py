@@ -17,12 +17,11 @@ from launch import figures as draw
 from launch import image_figures, trained
 from launch.data import image_tables
 from launch.experiment import Experiment, stream
-from launch.experiments import tabular
+from launch.experiments import tabular, tabular_report
 
 NUM_SHOWN = 10  # test images that are reconstructed
 NUM_SAMPLES = 64  # images drawn from the prior
 SAMPLES_AT_A_TIME = 20  # of the posterior of every image that is completed
-CURVE = ("step", "acceptance")
 
 
 def make(config) -> Experiment:
@@ -117,9 +116,8 @@ def complete(
             key_eps, model, params, x, shown,
             num_samples=1, schedule=schedule, y=target, y_mask=known,
         )  # fmt: skip
-        theta = predict.decode_posterior(key_decode, model, params, x, shown, posterior.eps).theta[
-            0
-        ]
+        decoded = predict.decode_posterior(key_decode, model, params, x, shown, posterior.eps)
+        theta = decoded.theta[0]
         log_prob = model.apply({"params": params}, theta, x, ~shown, method="log_prob_x")
         pixels = columns.inverse(model.schema, scaler, likelihoods.mean(model.schema, theta))
         return pixels, jnp.sum(log_prob, axis=-1), posterior.acceptance
@@ -152,10 +150,4 @@ def figures(arrays, metrics_rows, directory):
     draw.training_curves(metrics_rows, directory / "training.png")
     image_figures.reconstructions(arrays, directory / "reconstructions.png")
     image_figures.prior(arrays, directory / "prior.png")
-    if "log_density" in arrays:
-        draw.posterior_contours(arrays, directory / "posterior.png")
-    if "log_step_size" in arrays:
-        draw.step_sizes(arrays, directory / "step_sizes.png")
-        curve = [row for row in metrics_rows if row["phase"] == "hmc"]
-        acceptance = {name: np.array([row[name] for row in curve]) for name in CURVE}
-        draw.acceptance(acceptance, directory / "acceptance.png")
+    tabular_report.posterior_figures(arrays, metrics_rows, directory)

@@ -241,8 +241,7 @@ def prepare(table, fold, *, ddof=0, num_probe=0) -> Prepared:
     """Standardises a table by the observed entries of one split's training rows."""
     rows, probe = fold.train, fold.test[:num_probe]
     known = table.mask[probe]
-    scaler = columns.fit(table.schema, table.x[rows], table.mask[rows], ddof=ddof)
-    scaler_y = columns.fit(table.target, table.y[rows], table.y_mask[rows])
+    scaler, scaler_y = fit_scalers(table, rows, ddof=ddof)
     x = columns.transform(table.schema, scaler, table.x, table.mask).astype(np.float32)
     y = columns.transform(table.target, scaler_y, table.y, table.y_mask).astype(np.float32)
     train = TrainData(
@@ -256,8 +255,15 @@ def prepare(table, fold, *, ddof=0, num_probe=0) -> Prepared:
         fold.test_mask[:num_probe] & known,
         known,
     )
-    as_float32 = lambda s: columns.Scaler(*(np.asarray(v, np.float32) for v in s))
-    return Prepared(train, as_float32(scaler), as_float32(scaler_y), x, y)
+    return Prepared(train, scaler, scaler_y, x, y)
+
+
+def fit_scalers(table, rows, *, ddof=0) -> tuple[columns.Scaler, columns.Scaler]:
+    """Fits the standardisation of features and targets to the observed entries of rows."""
+    return (
+        columns.fit(table.schema, table.x[rows], table.mask[rows], ddof=ddof),
+        columns.fit(table.target, table.y[rows], table.y_mask[rows]),
+    )
 
 
 def make_phases(config, model, schedule) -> tuple[Phase, ...]:

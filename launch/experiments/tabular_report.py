@@ -162,6 +162,11 @@ def figures(arrays, metrics_rows, directory):
     draw.training_curves(metrics_rows, directory / "training.png")
     draw.imputation_scatter(arrays, directory / "imputation.png")
     draw.error_by_column(arrays, directory / "error_by_column.png")
+    posterior_figures(arrays, metrics_rows, directory)
+
+
+def posterior_figures(arrays, metrics_rows, directory):
+    """Draws the posterior of a row, and what the HMC stage learned, where there are such."""
     if "log_density" in arrays:
         draw.posterior_contours(arrays, directory / "posterior.png")
     if "log_step_size" in arrays:

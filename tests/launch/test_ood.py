@@ -111,7 +111,8 @@ def test_other_columns_are_cropped_and_standardised_by_themselves():
 
 
 def test_mixed_rows_are_encoded_by_the_marginal_vaes_of_their_own_run():
-    run = small_images.untrained("table,vaem,smoke", noise("own", ("gaussian",) * 2), "hhvaem")
+    own = noise("own", ("gaussian",) * 2)
+    run = small_images.untrained("table,vaem,paper,smoke", own, "hhvaem")
     table = noise("other", ("categorical", "loggaussian", "gaussian"), seed=1)
     other = small_images.untrained("table,hh-vaem,smoke", table, "hhvaem")
     seen = ood.other_rows(jax.random.key(0), run, other, np.arange(30))
@@ -119,6 +120,21 @@ def test_mixed_rows_are_encoded_by_the_marginal_vaes_of_their_own_run():
     np.testing.assert_array_equal(seen.z, theirs.z[:, :2])
     np.testing.assert_array_equal(seen.mask, table.mask[:, :2])
     assert (seen.z[~seen.mask] == 0).all()
+
+
+def test_a_model_that_explains_rows_is_given_rows_and_no_latents_of_another_run():
+    own = noise("own", ("gaussian",) * 2)
+    run = small_images.untrained("table,vaem,smoke", own, "hhvaem")
+    fitting = noise("other", ("loggaussian", "gaussian", "gaussian"), seed=1)
+    other = small_images.untrained("table,vaem,smoke", fitting, "hhvaem")
+    seen = ood.other_rows(jax.random.key(0), run, other, np.arange(30))
+    by_table = ood.other_rows(jax.random.key(0), run, fitting, np.arange(30))
+    np.testing.assert_array_equal(seen.x, by_table.x)
+    assert np.abs(seen.x[seen.mask]).min() > 0
+    codes = noise("other", ("categorical", "gaussian"), seed=1)
+    other = small_images.untrained("table,vaem,smoke", codes, "hhvaem")
+    with pytest.raises(ValueError, match=r"explains these \(config.model.end_to_end=False\)"):
+        ood.other_rows(jax.random.key(0), run, other, np.arange(30))
 
 
 @pytest.mark.parametrize(
