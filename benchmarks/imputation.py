@@ -21,10 +21,8 @@ import jax
 import numpy as np
 
 from hmcvae import columns, predict
-from launch import imputation_scores, loop, rivals, workdir
+from launch import imputation_scores, rivals, trained, workdir
 from launch.data import tables
-from launch.experiments import tabular
-from launch.train import load_experiment
 
 BLOCK = 64  # test rows a trained model imputes at a time
 COLUMNS = {
@@ -56,23 +54,15 @@ def rival_imputer(name, flags):
 
 def run_imputer(path, flags):
     """Returns the run's table, its method's name and impute(table, fold) as of `rival_imputer`."""
-    directory, config = workdir.open_run(path)
-    if config.experiment != "tabular":
-        raise workdir.Refused(f"{path} is a run of {config.experiment!r}; give one of a table")
-    config.data.dir = flags.data or config.data.dir
-    experiment = load_experiment(config)
-    state, note = loop.load(experiment, config, directory)
-    table = tabular.load_table(config.data, config.paper)
-    model, schedule = tabular.make_model(config, table), tabular.make_schedule(config)
-    replica = {fingerprint: r for r, fingerprint in enumerate(experiment.meta["splits"])}
+    splits = {run.fold.fingerprint: run for run in trained.load_splits(path, flags.data)}
+    first = next(iter(splits.values()))
+    table, model, schedule = first.table, first.model, first.schedule
     wanted = {fold.fingerprint for fold in tables.make_splits(table)[: flags.splits]}
-    if table.name not in flags.tables or not wanted <= replica.keys():
+    if table.name not in flags.tables or not wanted <= splits.keys():
         raise workdir.Refused(
-            f"{path} was trained on {len(replica)} splits of {table.name}, not on the first "
+            f"{path} was trained on {len(splits)} splits of {table.name}, not on the first "
             f"{flags.splits} of --tables={' '.join(flags.tables)}; change --tables or --splits"
         )
-    clocks = note["seconds"].values()
-    fit_s = sum(sum(clock.values()) for clock in clocks) / len(replica)
 
     @jax.jit
     def impute_block(key, params, scaler, x, mask):
@@ -81,8 +71,7 @@ def run_imputer(path, flags):
         )
 
     def impute(table, fold):
-        params = jax.tree.map(lambda leaf: leaf[replica[fold.fingerprint]], state.params)
-        scaler = tabular.prepare(table, fold, ddof=int(config.paper)).scaler
+        split = splits[fold.fingerprint]
         num = len(fold.test)
         starts = range(0, num, BLOCK)
         pad = ((0, len(starts) * BLOCK - num), (0, 0))
@@ -91,16 +80,16 @@ def run_imputer(path, flags):
 
         def block(key, start):
             rows = slice(start, start + BLOCK)
-            return np.asarray(impute_block(key, params, scaler, x[rows], mask[rows]))
+            return np.asarray(impute_block(key, split.params, split.scaler, x[rows], mask[rows]))
 
         block(keys[0], 0)  # compiles
         began = time.perf_counter()
         blocks = [block(key, start) for key, start in zip(keys, starts, strict=True)]
         draws = np.concatenate(blocks, axis=1)[:, :num]
-        point = imputation_scores.centre(table.schema, scaler, draws)
-        return draws, point, fit_s, time.perf_counter() - began
+        point = imputation_scores.centre(table.schema, split.scaler, draws)
+        return draws, point, split.seconds, time.perf_counter() - began
 
-    return table.name, f"{config.model.name} ({path})", impute
+    return table.name, f"{first.name} ({path})", impute
 
 
 def measure(table, fold, impute):

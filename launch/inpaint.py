@@ -90,7 +90,7 @@ def inpaint(flags) -> str:
         say(f"{path}: {run.name}, {time.monotonic() - began:.0f} s")
     hidden = (~shown).sum(axis=1)
     scores = [-done.log_prob / hidden for done in completed]
-    names = _labels([run.name for run in runs], paths)
+    names = trained.labels([run.name for run in runs], paths)
     filled = np.stack([getattr(done, flags.show) for done in completed])
     arrays = {
         "shape": np.array(shape),
@@ -193,14 +193,6 @@ def read_target(table, rows, word: str | None):
     if word not in classes:
         raise Refused(f"--target={word}: expected {OWN} or one of {', '.join(classes)}")
     return np.full((len(rows), 1), classes.index(word), np.float32)
-
-
-def _labels(names, paths):
-    """Names of models, with the run where two share one."""
-    return [
-        f"{name} ({Path(path).name})" if names.count(name) > 1 else name
-        for name, path in zip(names, paths, strict=True)
-    ]
 
 
 def _parser():

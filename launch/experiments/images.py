@@ -49,7 +49,7 @@ def build(config, table) -> Experiment:
     """Builds the experiment on images that are already in memory."""
     base = tabular.build(config, table, num_test=config.evaluate.num_test)
     model, schedule = tabular.make_model(config, table), tabular.make_schedule(config)
-    _, scaler, _ = trained.first_split(config, table)
+    _, scaler, _ = trained.fit_split(config, table, config.data.first_split)
 
     @jax.jit
     def impute(key, params, x, mask):

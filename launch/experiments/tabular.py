@@ -249,8 +249,8 @@ def prepare(table, fold, *, ddof=0, num_probe=0) -> Prepared:
         table.mask[rows],
         y[rows],
         table.y_mask[rows],
-        _pos_weight(table.schema, x[rows], table.mask[rows]),
-        _pos_weight(table.target, y[rows], table.y_mask[rows]),
+        pos_weight(table.schema, x[rows], table.mask[rows]),
+        pos_weight(table.target, y[rows], table.y_mask[rows]),
         x[probe],
         fold.test_mask[:num_probe] & known,
         known,
@@ -264,6 +264,15 @@ def fit_scalers(table, rows, *, ddof=0) -> tuple[columns.Scaler, columns.Scaler]
         columns.fit(table.schema, table.x[rows], table.mask[rows], ddof=ddof),
         columns.fit(table.target, table.y[rows], table.y_mask[rows]),
     )
+
+
+def pos_weight(schema, values, mask) -> np.ndarray:
+    """Returns #zeros / #ones of Bernoulli columns [D], 1 for the others."""
+    weight = np.ones(schema.num_columns, np.float32)
+    for i in schema.indices("bernoulli"):
+        ones = np.sum(values[mask[:, i], i] == 1)
+        weight[i] = (np.sum(mask[:, i]) - ones) / max(ones, 1)
+    return weight
 
 
 def make_phases(config, model, schedule) -> tuple[Phase, ...]:
@@ -376,14 +385,6 @@ def _adam(learning_rate, weight_decay):
     if not weight_decay:
         return optax.adam(learning_rate)
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
-
-
-def _pos_weight(schema, values, mask):
-    weight = np.ones(schema.num_columns, np.float32)
-    for i in schema.indices("bernoulli"):
-        ones = np.sum(values[mask[:, i], i] == 1)
-        weight[i] = (np.sum(mask[:, i]) - ones) / max(ones, 1)
-    return weight
 
 
 def _pad(splits):

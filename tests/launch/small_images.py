@@ -9,7 +9,7 @@ import numpy as np
 from launch import loop
 from launch.data import image_tables
 from launch.experiments import images, tabular
-from launch.trained import Trained, first_split
+from launch.trained import Trained, fit_split
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -34,8 +34,11 @@ def untrained(variant, table, file="hhvae"):
     model = tabular.make_model(settings, table)
     params = jax.jit(lambda key: model.init(key, model.blank_row())["params"])(jax.random.key(0))
     schedule = tabular.make_schedule(settings)
-    name = settings.model.name
-    return Trained(name, model, params, schedule, table, *first_split(settings, table))
+    number = settings.data.first_split
+    return Trained(
+        settings.model.name, settings, model, params, schedule, table, number,
+        *fit_split(settings, table, number), seconds=0.0,
+    )  # fmt: skip
 
 
 def digits(**changes):

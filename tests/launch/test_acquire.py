@@ -1,0 +1,186 @@
+"""The acquisition program on two small runs of one table: files, curves, costs, refusals."""
+
+import json
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hmcvae.acquire import Episode
+from launch import acquire, episodes, sharding, steps, train, workdir
+from launch.checkpoints import Checkpoints
+from launch.data import tables
+from tests.launch.test_tabular import get_config
+
+FEATURES = ["age", "dose", "group", "noise"]
+
+
+def make_run(path, data, model, **changes):
+    """Leaves what a run leaves behind, with the parameters that its last stage begins with."""
+    config = get_config(f"table,{model},smoke")
+    config.data.path, config.data.target, config.data.num_folds = str(data), "y", 4
+    config.splits = 2
+    config.update_from_flattened_dict(changes)
+    experiment = train.load_experiment(config)
+    mesh, params = sharding.make_mesh(config.mesh, config.splits), None
+    for index in range(len(experiment.phases)):
+        state = steps.init_state(experiment, config.seed, mesh, index, params)
+        params = state.params
+    workdir.remember(workdir.open_workdir(path), config.to_dict(), experiment.meta)
+    with Checkpoints(path / "checkpoints", keep=1) as checkpoints:
+        note = {"phase": experiment.phases[-1].name, "step": 0, "seconds": {}, "window": None}
+        checkpoints.save(1, state, note)
+        checkpoints.wait()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run with a Gaussian posterior and one with HMC, and their table of 61 rows with holes."""
+    folder = tmp_path_factory.mktemp("runs")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(61, 4)), columns=FEATURES)
+    frame["group"] = rng.choice(["a", "b", "c"], 61)
+    frame["y"] = 3 * frame["age"] + (frame["group"] == "a")
+    frame.loc[rng.random(61) < 0.2, "dose"] = np.nan
+    frame.loc[:2, "y"] = np.nan
+    frame.to_csv(folder / "study.csv", index=False)
+    for model in ("vaem", "hh-vaem"):
+        make_run(folder / model, folder / "study.csv", model)
+    return folder
+
+
+def call(runs, *words, models="vaem,hh-vaem", output="out"):
+    workdirs = ",".join(str(runs / model) for model in models.split(","))
+    words = (f"--workdir={workdirs}", f"--output={runs / output}", "--samples=16", *words)
+    return acquire.main(["acquire", *words])
+
+
+def test_leaves_curves_areas_and_pictures(runs, capsys):
+    assert call(runs, "--rewards=kl,mi,random", "--bins=4", "--num_rows=9") == 0
+    printed = capsys.readouterr()
+    labels = ["VAEM + kl", "VAEM + mi", "VAEM + random", "HH-VAEM + mi", "HH-VAEM + random"]
+    for label in labels:
+        assert label in printed.out
+        assert f"{label}: split 1, 9 rows" in printed.err
+    assert "HH-VAEM + kl is left out" in printed.err
+    folder = runs / "out"
+    curves = pd.read_csv(folder / "curves.csv")
+    assert list(dict.fromkeys(curves["method"])) == labels
+    assert len(curves) == 5 * 2 * (len(FEATURES) + 1)
+    values = curves[["error", "nll_y", "paper_nll_y", "features", "spent"]]
+    assert np.all(np.isfinite(values))
+    for _, curve in curves.groupby(["method", "split"]):
+        assert curve["features"].iloc[0] == 0
+        assert curve["features"].is_monotonic_increasing
+        assert 3 < curve["features"].iloc[-1] <= 4  # some doses are truly missing
+    result = json.loads((folder / "result.json").read_text())
+    areas = pd.read_csv(folder / "areas.csv")
+    one = curves.query("method == 'VAEM + mi' and split == 1")["error"]
+    area = areas.query("method == 'VAEM + mi' and split == 1")["error"].item()
+    np.testing.assert_allclose(area, np.mean((one.values[1:] + one.values[:-1]) / 2))
+    np.testing.assert_allclose(result["areas"]["VAEM + mi"]["error"][1], area)
+    assert result["rows"] == 9
+    assert set(result["seconds_per_step"]) == set(labels)
+    for name in ("curves.png", "measured.png"):
+        with Image.open(folder / name) as picture:
+            assert np.asarray(picture).std() > 5
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_all_features_known_is_one_prediction_whatever_the_order(runs):
+    """The last points of two rewards are of the same rows and differ by Monte-Carlo noise only."""
+    words = ("--rewards=order,random", "--samples=400")
+    assert call(runs, *words, models="vaem", output="end") == 0
+    curves = pd.read_csv(runs / "end" / "curves.csv")
+    last = curves[curves["step"] == len(FEATURES)].pivot(
+        index="split", columns="method", values="nll_y"
+    )
+    np.testing.assert_allclose(last["VAEM + order"], last["VAEM + random"], atol=0.05)
+
+
+def test_costs_and_budget_reach_the_episodes(runs):
+    costs = runs / "costs.json"
+    costs.write_text(json.dumps({"age": 5.0, "noise": 0.5}))
+    words = (f"--costs={costs}", "--budget=2.5", "--rewards=mi", "--min_gain=-9", "--bins=3")
+    assert call(runs, *words, models="vaem", output="costs") == 0
+    with np.load(runs / "costs" / "arrays.npz") as arrays:
+        known = dict(zip(arrays["names"], arrays["measured"][0, -1], strict=True))
+        assert arrays["spent"].max() <= 2.5
+    assert known["age"] == 0
+    assert known["group"] == known["noise"] == 1
+    result = json.loads((runs / "costs" / "result.json").read_text())
+    assert result["costs"] == [5.0, 1.0, 1.0, 0.5]
+
+
+def test_rows_are_those_of_each_split_and_the_same_for_every_run(runs):
+    first, second = episodes.load([str(runs / "vaem"), str(runs / "hh-vaem")])
+    num = episodes.count_rows(first, 0)
+    assert 0 < num <= 15
+    for r in range(2):
+        at = episodes.choose_rows(first, r, num, seed=0)
+        np.testing.assert_array_equal(at, episodes.choose_rows(second, r, num, seed=0))
+        assert set(at) <= set(first.folds[r].test)
+        assert not set(at) & set(first.folds[r].train)
+        assert np.all(first.table.y_mask[at])
+    for leaf in jax.tree.leaves(first.params):
+        assert len(leaf) == 2
+
+
+def test_discrete_targets_are_scored_by_their_errors():
+    probs = np.zeros((2, 3, 1, 3))  # [T + 1, B, P, C]
+    probs[0, :, 0, 0], probs[1, [0, 1, 2], 0, [0, 1, 1]] = 1, 1
+    zeros = np.zeros((2, 3))
+    episode = Episode(
+        np.array([[2, -1, 0]]), zeros[:1], zeros, np.zeros((2, 3, 1)), probs, zeros, zeros, zeros
+    )
+    table = tables.load("wine")._replace(y=np.array([[0.0], [1.0], [2.0]]))
+    curves = episodes.summarise(episode, table, np.arange(3))
+    np.testing.assert_allclose(curves["error"], [2 / 3, 1 / 3])
+    np.testing.assert_allclose(curves["features"], [0, 2 / 3])
+    measured = episodes.when_measured(episode.chosen, 4)
+    np.testing.assert_allclose(measured, [[0, 0, 0, 0], [1 / 3, 0, 1 / 3, 0]])
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["--rewards=mi,krasnov"], "did you mean 'kraskov'?"),
+        (["--rewards="], "give one or several of each"),
+        (["--samples=1"], "--samples=1: expected 2 or more"),
+        (["--samples=5"], "expected more than bins=7"),
+        (["--budget=0"], "expected a positive number"),
+        (["--costs=absent.json"], "there is no such file"),
+    ],
+)
+def test_refusals(runs, capsys, words, match):
+    assert call(runs, *words, models="vaem") == 2
+    assert match in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ('{"agee": 1}', "did you mean 'age'?"),
+        ('{"age": -1}', "expected a positive number"),
+        ('{"age": true}', "expected a positive number"),
+        ("[1, 2]", "found list"),
+        ('{"age": ', "is damaged"),
+    ],
+)
+def test_costs_that_are_none_are_refused(tmp_path, content, match):
+    file = tmp_path / "costs.json"
+    file.write_text(content)
+    with pytest.raises(acquire.Refused, match=match.replace("?", r"\?")):
+        acquire.read_costs(str(file), tuple(FEATURES))
+
+
+def test_runs_that_do_not_belong_together_are_refused(runs, capsys):
+    assert call(runs, "--rewards=kl", models="hh-vaem") == 2
+    assert "none of the runs has a Gaussian posterior" in capsys.readouterr().err
+    assert call(runs, models="absent") == 2
+    assert "holds no config.json" in capsys.readouterr().err
+    make_run(runs / "other", runs / "study.csv", "vaem", **{"data.split_seed": 1})
+    assert call(runs, models="vaem,other") == 2
+    assert "other tables or splits" in capsys.readouterr().err
