@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -115,17 +114,20 @@ def test_costs_and_budget_reach_the_episodes(runs):
 
 
 def test_rows_are_those_of_each_split_and_the_same_for_every_run(runs):
-    first, second = episodes.load([str(runs / "vaem"), str(runs / "hh-vaem")])
+    loaded = episodes.load([str(runs / "vaem"), str(runs / "hh-vaem")])
+    assert list(loaded) == ["VAEM", "HH-VAEM"]
+    first, second = loaded.values()
     num = episodes.count_rows(first, 0)
     assert 0 < num <= 15
-    for r in range(2):
-        at = episodes.choose_rows(first, r, num, seed=0)
-        np.testing.assert_array_equal(at, episodes.choose_rows(second, r, num, seed=0))
-        assert set(at) <= set(first.folds[r].test)
-        assert not set(at) & set(first.folds[r].train)
-        assert np.all(first.table.y_mask[at])
-    for leaf in jax.tree.leaves(first.params):
-        assert len(leaf) == 2
+    for number, (split, other) in enumerate(zip(first, second, strict=True)):
+        assert split.number == number
+        at = episodes.choose_rows(split, num, seed=0)
+        np.testing.assert_array_equal(at, episodes.choose_rows(other, num, seed=0))
+        assert set(at) <= set(split.fold.test)
+        assert not set(at) & set(split.fold.train)
+        rows = episodes.blank_rows(split, at)
+        assert np.all(rows.y_known)
+        assert not np.any(rows.shown)
 
 
 def test_discrete_targets_are_scored_by_their_errors():
