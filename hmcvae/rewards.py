@@ -44,7 +44,7 @@ class Settings(NamedTuple):
     num_neighbours: int = 3  # of `kraskov`
     lookahead: int = 0  # best candidates whose next step is simulated; 0 is greedy
     num_simulated: int = 4  # values of each that are simulated
-    rows_per_block: int = 64  # rows worked on at a time; memory grows with it
+    rows_per_block: int = 8  # worked on at a time: memory; few stay in a CPU's caches
     weighted_target: bool = False  # the predictor was trained with weights: see predict.score
 
 

@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
 def acquire(flags) -> str:
     """Restores the runs, runs all episodes, writes what it found, and returns the report."""
     for name, least in (("num_rows", 0), ("steps", 0), ("lookahead", 0), ("samples", 2),
-                        ("bins", 2), ("neighbours", 1)):  # fmt: skip
+                        ("bins", 2), ("neighbours", 1), ("rows_per_block", 1)):  # fmt: skip
         if getattr(flags, name) < least:
             raise Refused(f"--{name}={getattr(flags, name)}: expected {least} or more")
     if not flags.budget > 0:
@@ -240,8 +240,8 @@ def _parser():
         "to bring as much, in nats; random and order do not stop by it")  # fmt: skip
     add("--max_spread", type=float, default=0.0, help="stop a row where the standard deviation of "
         "its target is at most this, in standardised units (0)")  # fmt: skip
-    add("--rows_per_block", type=int, default=64, help="rows worked on together; memory grows "
-        "with it (64)")  # fmt: skip
+    add("--rows_per_block", type=int, default=8, help="rows worked on together: few stay in the "
+        "caches of a CPU, hundreds fill an accelerator; memory grows with it (8)")  # fmt: skip
     add("--seed", type=int, default=0, help="of rows and samples (0)")
     add("--data_dir", help="folder of the tables on this machine")
     add("--debug", action="store_true", help="show the traceback of a refusal")

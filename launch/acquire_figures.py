@@ -27,19 +27,45 @@ def curves(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
       arrays: error, nll_y, features [M, R, T + 1]; labels [M]; error_name [].
       path: PNG to write.
     """
-    shown = {str(arrays["error_name"]): "error", "negative log score, nats": "nll_y"}
-    figure, axes = panels(len(shown), width=4.2, height=3.2)
-    for axis, (title, name) in zip(axes, shown.items(), strict=True):
-        for i, label in enumerate(arrays["labels"]):
-            place = arrays["features"][i].mean(axis=0)
-            mean, std = arrays[name][i].mean(axis=0), arrays[name][i].std(axis=0)
-            style = dict(color=COLOURS[i % len(COLOURS)], ls=STYLES[i // len(COLOURS) % 4])
-            axis.plot(place, mean, label=str(label), **style)
-            axis.fill_between(place, mean - std, mean + std, color=style["color"], alpha=0.12, lw=0)
-        axis.set(title=f"target: {title}", xlabel="features measured (mean over rows)")
-        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    figure, axes = panels(2, width=4.2, height=3.2)
+    titles = (f"target: {arrays['error_name']}", "target: negative log score, nats")
+    for axis, title, name in zip(axes, titles, ("error", "nll_y"), strict=True):
+        _bands(axis, arrays, name, arrays["labels"])
+        axis.set(title=title, xlabel="features measured (mean over rows)")
     axes[0].legend()
     save(figure, path)
+
+
+@styled
+def errors(tables: Mapping[str, Mapping[str, np.ndarray]], path: str | Path) -> None:
+    """Draws the error of several tables, one panel each, a method in one colour throughout.
+
+    Args:
+      tables: by name, arrays as of `curves`.
+      path: PNG to write.
+    """
+    labels = list(dict.fromkeys(str(m) for arrays in tables.values() for m in arrays["labels"]))
+    figure, axes = panels(len(tables), width=3.0, height=2.5, max_columns=3)
+    for axis, (name, arrays) in zip(axes, tables.items(), strict=True):
+        _bands(axis, arrays, "error", labels)
+        axis.set(title=f"{name}: {arrays['error_name']}", xlabel="features measured")
+    most = max(axes, key=lambda axis: len(axis.get_lines()))
+    most.legend(fontsize=7)
+    save(figure, path)
+
+
+def _bands(axis, arrays, name, labels):
+    """Draws the curves of every method; its place in `labels` gives its colour."""
+    own = [str(label) for label in arrays["labels"]]
+    for i, label in enumerate(map(str, labels)):
+        if label not in own:
+            continue
+        values, place = arrays[name][own.index(label)], arrays["features"][own.index(label)]
+        mean, std, place = values.mean(axis=0), values.std(axis=0), place.mean(axis=0)
+        style = dict(color=COLOURS[i % len(COLOURS)], ls=STYLES[i // len(COLOURS) % 4])
+        axis.plot(place, mean, label=label, **style)
+        axis.fill_between(place, mean - std, mean + std, color=style["color"], alpha=0.12, lw=0)
+    axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
 
 
 @styled

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch import small_tables
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
@@ -17,6 +19,8 @@ BLOCKS = [
 @pytest.mark.parametrize(("page", "code"), BLOCKS)
 def test_block_runs(page, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for name in re.findall(r'trained.load\("runs/(\w+)"\)', code):
+        small_tables.make_run(tmp_path / "runs" / name, name)
     exec(compile(code, str(page), "exec"), {})
 
 
