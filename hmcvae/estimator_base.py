@@ -6,6 +6,7 @@ Not here: how columns of a frame become numbers (`hmcvae.frames`), training (`hm
 import os
 import sys
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -180,8 +181,17 @@ class HHVAEBase(BaseEstimator):
         self._check_parameters()
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.features_ = frames.describe(frame, self.schema)
+        for i, name in enumerate(frame.columns):
+            if frame.iloc[:, i].isna().all():
+                warnings.warn(
+                    f"column {name!r} has no observed value and is left as it is",
+                    UserWarning,
+                    stacklevel=3,
+                )
         x = frames.encode(self.features_, frame)
         mask = ~np.isnan(x)
+        if x.shape[1]:
+            columns.check(frames.schema(self.features_), x, mask)
         schema = self._schema()
         self.params_, self.scaler_ = {}, Scaler(np.zeros(0), np.zeros(0))
         if not schema.num_columns:

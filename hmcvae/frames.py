@@ -1,25 +1,25 @@
 """Columns of a data frame: their kinds, their codes, and imputed values written back.
 
 A column of the frame becomes a `Feature`: a modelled column with its kind and labels, a constant,
-or one that is left as it is. Numbers follow `columns.infer`; text, booleans and pandas categories
-become categories; dates are refused, since neither codes nor categories would keep their meaning.
-A declared kind overrides all of it.
+or one without a model. Numbers follow `columns.infer`; text, booleans and pandas categories become
+categories in sorted order; dates are refused, since neither codes nor categories would keep their
+meaning. A declared kind overrides all of it.
 
 NaN, None and pd.NA are missing. Numbers come out in double precision. Only missing cells are ever
 written, so observed ones keep every bit.
 """
 
-import numbers
+import difflib
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from hmcvae import columns
-from hmcvae.columns import Column
+from hmcvae.columns import Column, Schema
 
 MAX_CATEGORIES = 128  # the width of the softmax of every categorical column follows the largest
 MAX_MAGNITUDE = 1e100  # squares of deviations stay finite
@@ -32,13 +32,11 @@ class Feature(NamedTuple):
 
     name: str
     column: Column | None = None  # kind and labels of a modelled column
-    constant: Any = None  # what missing cells are filled with where all observed ones are equal
+    constant: Any = None  # the value of all observed cells, where they are equal
 
 
 def describe(frame: pd.DataFrame, declared: Mapping[str, Any] | None = None) -> tuple[Feature, ...]:
     """Describes the columns of a frame.
-
-    A column without observed cells will be left as it is, with a warning.
 
     Args:
       frame: N rows.
@@ -49,26 +47,30 @@ def describe(frame: pd.DataFrame, declared: Mapping[str, Any] | None = None) -> 
       One feature a column, in order.
 
     Raises:
-      ValueError, TypeError: the first defect, with column, value and remedy.
+      ValueError, TypeError: the first defect, with column, row and remedy.
     """
     declared, names = dict(declared or {}), [str(name) for name in frame.columns]
     for name in declared:
         if name not in names:
             raise ValueError(
-                f"the schema declares column {name!r}, which the table lacks; its columns are "
-                f"{', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+                f"the schema declares column {name!r}, which the table lacks{nearest(name, names)}"
             )
-    features = tuple(
+    return tuple(
         _describe(name, frame.iloc[:, i], declared.get(name)) for i, name in enumerate(names)
     )
-    for i, feature in enumerate(features):
-        if declared.get(feature.name) != DROP and frame.iloc[:, i].isna().all():
-            warnings.warn(
-                f"column {feature.name!r} has no observed value and is left as it is",
-                UserWarning,
-                stacklevel=2,
-            )
-    return features
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """Ends a sentence about an unknown name by the one that may be meant, or by all."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; its columns are {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+
+
+def schema(features: Sequence[Feature]) -> Schema:
+    """Returns the D modelled columns."""
+    return Schema(tuple(feature.column for feature in features if feature.column is not None))
 
 
 def encode(features: Sequence[Feature], frame: pd.DataFrame) -> np.ndarray:
@@ -84,7 +86,7 @@ def encode(features: Sequence[Feature], frame: pd.DataFrame) -> np.ndarray:
       [N, D] float64 reals and codes of the D modelled columns, NaN where missing.
 
     Raises:
-      ValueError, TypeError: text in a column of numbers, or a number that is infinite or too large.
+      ValueError: text in a column of numbers, or a number that is infinite or too large.
     """
     parts = []
     for i, feature in enumerate(features):
@@ -128,19 +130,18 @@ def fill(feature: Feature, series: pd.Series, codes: np.ndarray | None = None) -
 
 
 def _describe(name, series, declared):
-    if declared == DROP:
-        return Feature(name)
-    observed = series[series.notna()]
-    if observed.empty:
+    series = series.reset_index(drop=True)  # messages count rows from 0
+    observed = series.dropna()
+    if declared == DROP or observed.empty:
         return Feature(name)
     if declared is not None:
-        return _describe_declared(name, observed, declared)
+        return _describe_declared(name, series, declared)
     if _holds_numbers(name, observed):
-        return _describe_numbers(name, observed)
+        return _describe_numbers(name, series)
     return _describe_labels(name, _labels(name, observed))
 
 
-def _describe_declared(name, observed, declared):
+def _describe_declared(name, series, declared):
     entry = declared if isinstance(declared, Mapping) else {"kind": declared}
     if set(entry) - {"kind", "categories"} or not isinstance(entry.get("kind"), str):
         raise ValueError(
@@ -149,25 +150,27 @@ def _describe_declared(name, observed, declared):
         )
     kind = entry["kind"]
     if kind not in ("bernoulli", "categorical"):
-        return _describe_numbers(name, observed, Column(name, kind))
-    labels = tuple(entry.get("categories", ())) or _labels(name, observed)
+        return _describe_numbers(name, series, Column(name, kind))
+    labels = tuple(entry.get("categories", ())) or _labels(name, series.dropna())
     if kind == "bernoulli" and len(labels) > 2:
         raise ValueError(
             f"column {name!r} is declared bernoulli but has {len(labels)} distinct values; declare "
             f"it categorical, or give it exactly 2"
         )
-    return _describe_labels(name, labels, kind)
+    feature = _describe_labels(name, labels, kind)
+    if feature.column is not None:  # refuse labels that the schema lacks
+        columns.encode(feature.column, series.astype(object).tolist(), series.notna().to_numpy())
+    return feature
 
 
-def _describe_numbers(name, observed, column=None):
-    values = _numbers(Column(name, "gaussian"), observed)
+def _describe_numbers(name, series, column=None):
+    values = _numbers(column or Column(name, "gaussian"), series)
+    values = values[~np.isnan(values)]
     if (values == values[0]).all():
-        return Feature(name, None, values[0].item())
-    known = np.ones((len(values), 1), bool)
+        return Feature(name, None, _plain(series.dropna().iloc[0]))
     if column is not None:
-        columns.check(columns.Schema((column,)), values[:, None], known)
         return Feature(name, column)
-    column = columns.infer(values[:, None], known, [name]).columns[0]
+    column = columns.infer(values[:, None], np.ones((len(values), 1), bool), [name]).columns[0]
     if column.is_discrete and 2 * len(np.unique(values)) > len(values):
         # with so few rows that no value comes back, their number says nothing of categories
         column = Column(name, "loggaussian" if values.min() >= 0 else "gaussian")
@@ -196,14 +199,14 @@ def _holds_numbers(name, observed):
     if pd.api.types.is_numeric_dtype(dtype):
         return True
     values = observed.tolist()
-    if all(_is_date(value) for value in values):
+    if all(map(_is_number, values)):
+        return True
+    if all(map(_is_date, values)):
         raise ValueError(
             f"column {name!r} holds dates or times such as {str(values[0])!r}, which have no kind "
             f"here; replace it by numbers (days since the first, month, weekday), or declare it "
             f"{DROP!r} in the schema"
         )
-    if all(_is_number(value) for value in values):
-        return True
     looks = [_is_number(value) or _spells_number(value) for value in values]
     if 2 * sum(looks) >= len(values):
         k = looks.index(False) if False in looks else 0
@@ -219,7 +222,7 @@ def _labels(name, observed):
     """Lists the distinct values as Python scalars, in order."""
     values = observed.astype(object).tolist()
     for row, value in zip(observed.index, values, strict=True):
-        if not isinstance(value, str | numbers.Real | np.bool_):
+        if not isinstance(value, str | bool | np.bool_) and not _is_number(value):
             raise TypeError(
                 f"column {name!r}, row {row}: argument must be a string or a number, not "
                 f"{type(value).__name__!r}"
@@ -236,18 +239,10 @@ def _labels(name, observed):
 
 def _codes(column, series):
     """Looks labels up: [N] float64, NaN where missing or unknown."""
-    known = {label: code for code, label in enumerate(column.categories)}
     values, observed = series.astype(object).tolist(), series.notna().to_numpy()
-    codes = np.full(len(values), np.nan)
-    for row in np.flatnonzero(observed):
-        try:
-            codes[row] = known.get(values[row], np.nan)
-        except TypeError:  # not hashable: a list, say
-            raise TypeError(
-                f"column {column.name!r}, row {series.index[row]}: argument must be a string or a "
-                f"number, not {type(values[row]).__name__!r}"
-            ) from None
-    unseen = np.flatnonzero(observed & np.isnan(codes))
+    labels = set(column.categories)
+    known = np.array([isinstance(value, Hashable) and value in labels for value in values])
+    unseen = np.flatnonzero(observed & ~known)
     if len(unseen):
         warnings.warn(
             f"column {column.name!r}: {len(unseen)} cells hold categories that were not there when "
@@ -255,28 +250,19 @@ def _codes(column, series):
             UserWarning,
             stacklevel=4,
         )
-    return codes
+    return columns.encode(column, values, known & observed)
 
 
 def _numbers(column, series):
     """Reads numbers: [N] float64, NaN where missing."""
     values, observed = series.astype(object).tolist(), series.notna().to_numpy()
-    out = np.full(len(values), np.nan)
-    for row in np.flatnonzero(observed):
-        try:
-            out[row] = float(values[row])
-        except (TypeError, ValueError, OverflowError) as error:
-            refused = TypeError if isinstance(error, TypeError) else ValueError
-            raise refused(
-                f"column {column.name!r}, row {series.index[row]}: argument must be a string or a "
-                f"number that fits double precision, not {str(values[row])[:40]!r}"
-            ) from None
+    out = columns.encode(column, values, observed)
     large = observed & ~(np.abs(out) <= MAX_MAGNITUDE)
     if large.any():
         row = int(np.argmax(large))
         raise ValueError(
-            f"column {column.name!r}, row {series.index[row]}: {values[row]!r} is infinity or too "
-            f"large; expected numbers up to {MAX_MAGNITUDE:g}, or a missing entry"
+            f"column {column.name!r}, row {row}: {values[row]!r} is not finite, or beyond "
+            f"{MAX_MAGNITUDE:g}; correct the entry, or leave it empty if it is missing"
         )
     return out
 
@@ -288,7 +274,7 @@ def _plain(value):
 
 
 def _is_number(value):
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def _is_date(value):
