@@ -13,7 +13,8 @@ the format of the data:
                            its missing cells (.imp = 1, 2, ...), rows numbered by .id from 1: the
                            long format that R's mice reads (as.mids)
   filled.intervals.csv     a line a missing cell: row, column, what was filled, quantiles of the
-                           draws of a number (5, 25, 50, 75, 95 %), probability of a category
+                           draws of a number (5, 25, 50, 75, 95 %), probability of a category;
+                           neither in a column of one value
   filled.html              what is missing, how columns were read, observed against imputed values,
                            calibration on held-out cells, which column tells of which
 
@@ -253,21 +254,23 @@ def intervals(source, features, holes, draws, filled) -> pd.DataFrame:
     """
     parts, place = [], 0
     for i, feature in enumerate(features):
-        if feature.column is None:
+        if feature.column is None and feature.constant is None:
             continue
         at = np.flatnonzero(source.missing[holes, i])
-        sample, place = draws[:, at, place], place + 1
-        if not len(at):
-            continue
         values = filled.iloc[holes[at], i]
         part = pd.DataFrame({"row": holes[at] + 1, "column": feature.name})
         part["filled"] = impute_files.spell(source, features, i, values.tolist())
-        is_real = not feature.column.is_discrete
-        table = np.quantile(sample, QUANTILES, axis=0, method="weibull")
-        for q, row in zip(QUANTILES, table, strict=True):
-            part[f"{q:.0%}"] = row if is_real else np.nan
-        code = frames.encode((feature,), values.to_frame())[:, 0]
-        part["probability"] = np.nan if is_real else (sample == code).mean(axis=0)
+        part[[*(f"{q:.0%}" for q in QUANTILES), "probability"]] = np.nan
+        if feature.column is not None:
+            sample, place = draws[:, at, place], place + 1
+            if not len(at):
+                continue
+            if feature.column.is_discrete:
+                code = frames.encode((feature,), values.to_frame())[:, 0]
+                part["probability"] = (sample == code).mean(axis=0)
+            else:
+                table = np.quantile(sample, QUANTILES, axis=0, method="weibull")
+                part[[f"{q:.0%}" for q in QUANTILES]] = table.T
         parts.append(part)
     return pd.concat(parts, ignore_index=True).sort_values("row", kind="stable")
 

@@ -15,7 +15,7 @@ from hmcvae.columns import Schema
 from launch import imputation_scores, rivals
 
 SHARE = 0.1  # of the observed cells of modelled columns
-LEVELS = tuple(np.arange(1, 10) / 10)  # nominal coverage; draws below 19 do not reach 0.9
+LEVELS = tuple(np.arange(1, 10) / 10)  # nominal coverage
 ROWS = 512  # on which it is asked which column tells of which
 
 
@@ -28,7 +28,8 @@ class HeldOut(NamedTuple):
     draws: np.ndarray  # [M, R, D] the same
     scores: dict[str, np.ndarray]  # by name, [D]: those of `imputation_scores.score`
     baseline: np.ndarray  # [D] "error" of the mean or mode
-    coverage: np.ndarray  # [len(LEVELS)] share of reals within their interval; NaN without reals
+    coverage: np.ndarray  # [len(LEVELS)] share of reals within their interval, NaN where unknown
+    num_reals: int  # hidden cells of the same
 
 
 def choose(seed: int, frame: pd.DataFrame, is_modelled: np.ndarray) -> np.ndarray:
@@ -72,9 +73,16 @@ def check(imputer, frame: pd.DataFrame, hidden: np.ndarray, num_draws: int) -> H
     guess = rivals.sample(marginal, x[rows], mask[rows], 2)
     baseline = imputation_scores.score(schema, scaler, *guess, truth, hidden)["error"]
     reals = hidden & ~schema.is_kind("bernoulli", "categorical")
-    inside = [imputation_scores.is_covered(draws[:, reals], truth[reals], a) for a in LEVELS]
-    coverage = np.array([np.mean(v) if len(v) else np.nan for v in inside])
-    return HeldOut(schema, hidden, truth, draws, scores, baseline, coverage)
+    coverage = np.full(len(LEVELS), np.nan)
+    reach = (num_draws - 1) / (num_draws + 1)  # from the smallest draw to the largest
+    for k, level in enumerate(LEVELS):
+        if reals.any() and level <= reach:
+            inside = imputation_scores.is_covered(draws[:, reals], truth[reals], level)
+            coverage[k] = inside.mean()
+    for level in (0.5, 0.9):
+        if level > reach:
+            scores[f"coverage_{100 * level:.0f}"][:] = np.nan
+    return HeldOut(schema, hidden, truth, draws, scores, baseline, coverage, int(reals.sum()))
 
 
 def reliability(held_out: HeldOut, num_bins: int = 5) -> np.ndarray:

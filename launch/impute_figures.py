@@ -21,6 +21,7 @@ from launch.impute_checks import LEVELS
 MAX_MAP_ROWS = 300  # of the picture of what is missing; more rows are averaged
 MAX_NAMED = 40  # columns whose names fit on an axis
 MAX_BARS = 12  # categories of a panel
+LEAST_TOP = 20.0  # of the scale of influence, so that noise stays pale
 STYLE = figures.STYLE | {"text.parse_math": False}
 
 
@@ -78,20 +79,24 @@ def distributions(
         return _png(figure)
 
 
-def calibration(coverage: np.ndarray, reliability: np.ndarray) -> bytes:
+def calibration(coverage: np.ndarray, num_reals: int, reliability: np.ndarray) -> bytes:
     """Draws nominal against actual coverage of reals, and forecast against frequency of classes.
 
     Args:
-      coverage: [len(LEVELS)], NaN without reals.
+      coverage: [len(LEVELS)], NaN where unknown.
+      num_reals: cells that it counts; 95 % of exact intervals would come to lie in the grey band.
       reliability: [bins, 3] of `impute_checks.reliability`.
     """
     filled = reliability[reliability[:, 2] > 0]
-    panels = [np.isfinite(coverage).all(), len(filled) > 0]
+    panels = [np.isfinite(coverage).any(), len(filled) > 0]
     with mpl.rc_context(STYLE):
         figure, axes = figures.panels(sum(panels), width=3.2, height=3.0)
         axes = iter(axes)
         if panels[0]:
             axis = next(axes)
+            level = np.linspace(0, 1, 101)
+            error = 1.96 * np.sqrt(level * (1 - level) / num_reals)
+            axis.fill_between(level, level - error, level + error, color=GRID, lw=0)
             axis.plot(LEVELS, coverage, "o-", color=MODEL)
             axis.set(title="numbers", xlabel="nominal coverage", ylabel="held-out cells inside")
         if panels[1]:
@@ -114,7 +119,7 @@ def influence(matrix: np.ndarray, names: Sequence[str]) -> bytes:
         figure = Figure((side + 0.8, side), dpi=figures.DPI, layout="constrained")
         axis = figure.subplots()
         cmap = mpl.colormaps["Blues"].with_extremes(bad=GRID)
-        top = max(np.nanmax(matrix, initial=0.0), 1.0)
+        top = max(np.nanmax(matrix, initial=0.0), LEAST_TOP)
         image = axis.imshow(np.maximum(matrix, 0.0), cmap=cmap, vmin=0, vmax=top)
         axis.grid(False)
         ticks = [name(n) for n in names]

@@ -124,12 +124,14 @@ def _calibration(facts, schema, order):
         _say(
             f"{count} observed cells were hidden before training and imputed like the missing "
             "ones. Good intervals hold as many of them as they promise, and good probabilities "
-            "come true as often as they say: points on the line. These cells were hidden at "
-            "random; if cells are missing for reasons that the table does not show, imputations "
-            "of them may be worse."
+            "come true as often as they say: points on the line, or in the band that so many "
+            "cells leave to chance. These cells were hidden at random; if cells are missing for "
+            "reasons that the table does not show, imputations of them may be worse."
         ),
         _image(
-            impute_figures.calibration(held_out.coverage, impute_checks.reliability(held_out)),
+            impute_figures.calibration(
+                held_out.coverage, held_out.num_reals, impute_checks.reliability(held_out)
+            ),
             "coverage of intervals, and reliability of probabilities, on held-out cells",
         ),
         _scores(held_out, schema, shown),

@@ -137,7 +137,7 @@ def test_intervals_are_quantiles_of_the_draws_a_line_a_cell(run):
     draws = long.reshape(4, len(before), -1)[1:, :, 2:]
     head, rows = read_csv(folder / "out" / "filled.intervals.csv")
     assert head == ["row", "column", "filled", "5%", "25%", "50%", "75%", "95%", "probability"]
-    holes = np.isin(before, MISSING)[:, 1:5]
+    holes = np.isin(before, MISSING)[:, 1:6]
     assert len(rows) == holes.sum()
     for number, name, value, *quantiles, probability in rows:
         i, j = int(number) - 1, NAMES.index(name)
@@ -146,6 +146,8 @@ def test_intervals_are_quantiles_of_the_draws_a_line_a_cell(run):
         if name == "kind":
             assert float(probability) == pytest.approx(np.mean(draws[:, i, j] == value), abs=1e-6)
             assert set(quantiles) == {""}
+        elif name == "place":
+            assert {*quantiles, probability} == {""}
         else:
             low, *_, high = map(float, quantiles)
             sample = draws[:, i, j].astype(float)
