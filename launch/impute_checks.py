@@ -88,23 +88,28 @@ def check(imputer, frame: pd.DataFrame, hidden: np.ndarray, num_draws: int) -> H
 def reliability(held_out: HeldOut, num_bins: int = 5) -> np.ndarray:
     """Compares forecast probabilities of categories with how often they came true.
 
+    Half of the draws say which bin a forecast belongs to, the other half what it is: sorted by
+    themselves, the frequencies of few draws would lie further apart than probabilities do.
+
     Returns:
       [num_bins, 3]: mean forecast, frequency, number of (cell, category) pairs, all categories of
       all columns together.
     """
-    forecasts, came_true = [np.zeros(0)], [np.zeros(0)]
+    parts = [np.zeros((0, 3))]
     for j, column in enumerate(held_out.schema.columns):
         if column.is_discrete:
-            codes = np.arange(max(column.num_classes, 2))
             at = held_out.hidden[:, j]
-            forecasts.append((held_out.draws[:, at, j, None] == codes).mean(axis=0).ravel())
-            came_true.append((held_out.truth[at, j, None] == codes).ravel())
-    forecast, truth = np.concatenate(forecasts), np.concatenate(came_true)
-    place = np.minimum((forecast * num_bins).astype(int), num_bins - 1)
+            codes = np.arange(max(column.num_classes, 2))
+            came_true = held_out.truth[at, j, None] == codes
+            agrees = held_out.draws[:, at, j, None] == codes  # [M, n, C]
+            halves = (agrees[0::2].mean(axis=0), agrees[1::2].mean(axis=0))
+            parts.append(np.stack([*halves, came_true], axis=-1).reshape(-1, 3))
+    sorting, forecast, truth = np.concatenate(parts).T
+    place = np.minimum((sorting * num_bins).astype(int), num_bins - 1)
     counts = np.bincount(place, minlength=num_bins)
-    with np.errstate(invalid="ignore"):
-        sums = [np.bincount(place, v, minlength=num_bins) / counts for v in (forecast, truth)]
-    return np.stack([*sums, counts], axis=-1)
+    sums = [np.bincount(place, values, minlength=num_bins) for values in (forecast, truth)]
+    means = [np.divide(total, counts, where=counts > 0, out=total) for total in sums]
+    return np.stack([*means, counts], axis=-1)
 
 
 def influence(imputer, seed: int, frame: pd.DataFrame, num_draws: int) -> np.ndarray:
@@ -116,7 +121,8 @@ def influence(imputer, seed: int, frame: pd.DataFrame, num_draws: int) -> np.nda
 
     Returns:
       [D, D] of the modelled columns: percentage points of the variance of column i that showing
-      column j takes away on average; NaN on the diagonal.
+      column j takes away on average, 0 where that is less than two standard errors; NaN on the
+      diagonal, and where too few rows tell.
     """
     features, rng = imputer.features_, np.random.default_rng(seed)
     kept = [i for i, feature in enumerate(features) if feature.column is not None]
@@ -131,15 +137,23 @@ def influence(imputer, seed: int, frame: pd.DataFrame, num_draws: int) -> np.nda
         at = ~shown[:, i]
         others = np.delete(shown[at], i, axis=1).astype(float)
         if at.sum() > 2 * len(kept):
-            design = np.column_stack([np.ones(len(others)), others])
-            slopes = np.linalg.lstsq(design, left[at, i])[0][1:]
-            out[i, np.arange(len(kept)) != i] = -100 * slopes
+            gain, error = _regress(others, -100 * left[at, i])
+            out[i, np.arange(len(kept)) != i] = np.where(gain > 2 * error, gain, 0.0)
     return out
 
 
 def without(frame: pd.DataFrame, hidden: np.ndarray) -> pd.DataFrame:
     """Returns the frame with cells [N, D] made missing."""
     return frame.mask(pd.DataFrame(hidden, index=frame.index, columns=frame.columns))
+
+
+def _regress(inputs, values):
+    """Least squares with an intercept: slopes and their standard errors, [F] each."""
+    design = np.column_stack([np.ones(len(inputs)), inputs])
+    inverse = np.linalg.pinv(design.T @ design)
+    slopes = inverse @ design.T @ values
+    variance = np.sum((values - design @ slopes) ** 2) / (len(values) - len(slopes))
+    return slopes[1:], np.sqrt(variance * np.diag(inverse)[1:])
 
 
 def _spread(imputer, draws):

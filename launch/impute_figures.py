@@ -34,7 +34,8 @@ def name(text: object, limit: int = 24) -> str:
 def missing_map(missing: np.ndarray, names: Sequence[str]) -> bytes:
     """Draws which cells of a table [N, D] are missing, and the share by column."""
     num_rows, num_columns = missing.shape
-    blocks = np.array_split(missing.astype(float), min(num_rows, MAX_MAP_ROWS))
+    step = -(-num_rows // MAX_MAP_ROWS)
+    blocks = [missing[start : start + step] for start in range(0, num_rows, step)]
     picture = np.stack([block.mean(axis=0) for block in blocks])
     with mpl.rc_context(STYLE):
         figure = Figure(
@@ -50,7 +51,7 @@ def missing_map(missing: np.ndarray, names: Sequence[str]) -> bytes:
         image.grid(False)
         image.set_ylabel("row")
         if num_columns <= MAX_NAMED:
-            image.set_xticks(range(num_columns), [name(n) for n in names], rotation=90)
+            image.set_xticks(range(num_columns), [name(n, 16) for n in names], rotation=90)
         else:
             image.set_xlabel("column")
         return _png(figure)
@@ -122,7 +123,7 @@ def influence(matrix: np.ndarray, names: Sequence[str]) -> bytes:
         top = max(np.nanmax(matrix, initial=0.0), LEAST_TOP)
         image = axis.imshow(np.maximum(matrix, 0.0), cmap=cmap, vmin=0, vmax=top)
         axis.grid(False)
-        ticks = [name(n) for n in names]
+        ticks = [name(n, 16) for n in names]
         if num <= MAX_NAMED:
             axis.set_xticks(range(num), ticks, rotation=90)
             axis.set_yticks(range(num), ticks)
@@ -140,12 +141,12 @@ def influence(matrix: np.ndarray, names: Sequence[str]) -> bytes:
 
 def _histograms(axis, seen, drawn):
     both = np.concatenate([seen, drawn])
-    low, high = np.quantile(both, (0.005, 0.995))
+    low, high = np.quantile(both, (0.005, 0.995))  # few values may lie very far out
     if not high > low:
         low, high = low - 0.5, high + 0.5
     bins = np.linspace(low, high, 25)
     for values, color, label in ((seen, OTHER, "observed"), (drawn, MODEL, "imputed")):
-        values = np.clip(values, low, high)
+        values = values[(values >= low) & (values <= high)]
         weights = np.full(len(values), 1 / max(len(values), 1))
         axis.hist(values, bins, weights=weights, color=color, alpha=0.55, label=label)
 

@@ -170,9 +170,9 @@ def _influence(facts, schema, order):
         _say(
             f"Random halves of the cells of {impute_checks.ROWS} rows were hidden and imputed. A "
             "number is the share of the variance of the imputed column (the row of the picture) "
-            "that is taken away, on average, where the other column is shown: a statement about "
-            "the model's certainty, not about causes. Of two columns that say the same, either may "
-            "get the credit."
+            "that is taken away, on average, where the other column is shown, if that is more than "
+            "two standard errors: a statement about the model's certainty, not about causes. Of "
+            "two columns that say the same, either may get the credit."
         ),
         _image(
             impute_figures.influence(matrix, [schema.names[j] for j in order]),

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from hmcvae import columns, frames
+from hmcvae.columns import Column, Schema
 from launch import impute_checks
 
 SLOPE = 0.8  # of b on a; the rest of b, and all of c and d, are noise
@@ -63,6 +64,20 @@ def test_calibration_is_on_the_diagonal_for_exact_draws_alone(width, is_right):
     assert forecast == frequency == 0.5  # two categories, one of which came true
 
 
+def test_exact_probabilities_are_reliable_however_few_the_draws():
+    rng = np.random.default_rng(0)
+    p, num = rng.random(40_000), 40_000
+    schema = Schema((Column("a", "bernoulli"),))
+    draws = (rng.random((10, num)) < p).astype(float)[..., None]
+    truth = (rng.random(num) < p).astype(float)[:, None]
+    held_out = impute_checks.HeldOut(
+        schema, np.ones((num, 1), bool), truth, draws, {}, np.zeros(1), np.zeros(9), 0
+    )
+    forecast, frequency, count = impute_checks.reliability(held_out).T
+    assert np.all(np.abs(forecast - frequency) < 4 * (0.5 / count) ** 0.5)
+    assert forecast.max() - forecast.min() > 0.4
+
+
 def test_truth_under_hidden_cells_is_not_shown():
     frame = make_frame(200)
     hidden = impute_checks.choose(0, frame, np.ones(4, bool))
@@ -86,6 +101,8 @@ def test_influence_is_the_share_of_variance_that_a_column_explains():
     expected[0, 1] = expected[1, 0] = 100 * SLOPE**2
     off = ~np.eye(4, dtype=bool)
     np.testing.assert_allclose(out[off], expected[off], atol=16)
+    # of ten others, chance passes two standard errors once in four tables
+    assert np.sum(out[off] != 0) <= 4
 
 
 def test_columns_of_little_variety_are_not_held_out_of():
