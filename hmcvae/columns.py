@@ -202,11 +202,11 @@ def encode(column: Column, values: Sequence[Any], mask: np.ndarray) -> np.ndarra
     for row, value in zip(rows, observed, strict=True):
         try:
             out[row] = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(
-                f"column {column.name!r}, row {row}: {value!r} is not a number, but the column is "
-                f"declared {column.kind}; correct the entry, leave it empty, or declare the column "
-                f"categorical"
+                f"column {column.name!r}, row {row}: {str(value)[:40]!r} is not a number, or too "
+                f"large for one, but the column is {column.kind}; correct the entry, leave it "
+                f"empty, or declare the column categorical"
             ) from None
     return out
 

@@ -253,11 +253,6 @@ def sample(
     return draws, point
 
 
-def hide(seed: int, mask: np.ndarray, rate: float) -> np.ndarray:
-    """Hides observed entries completely at random at a rate; returns the mask that is left."""
-    return mask & (np.random.default_rng(seed).random(mask.shape) >= rate)
-
-
 def _num_codes(column):
     return max(column.num_classes, 2) if column.is_discrete else 0
 

@@ -12,6 +12,8 @@ LIBRARY = {"jax", "flax", "optax", "distrax", "numpy", "chex"}
 SIDE_EFFECTS = {"http", "requests", "shutil", "socket", "subprocess", "tempfile", "urllib"}
 EXTRA = {  # libraries of one file, used at set-up or on the host, never inside `jit`
     ("hmcvae", "estimator.py"): {"sklearn", "pandas"},
+    ("hmcvae", "estimator_base.py"): {"sklearn", "pandas"},
+    ("hmcvae", "frames.py"): {"pandas"},
     ("functions", "domains.py"): {"scipy"},  # the k-d tree
     ("functions", "metrics.py"): {"scipy", "sklearn"},
 }

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import warnings
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +18,10 @@ import numpy as np
 import pandas as pd
 import sklearn.datasets
 
-from launch.data.frames import Table, from_frame
+from launch.data import table_files
+from launch.data.frames import Table, from_frame, text_as_numbers
 from launch.data.sources import DATA_DIR, SOURCES
 
-MISSING = ("", "NaN", "nan", "NAN", "None", "none", "null", "NULL", "NA", "N/A", "<NA>")
 NAMES = ("wine", "diabetes", *SOURCES)
 
 
@@ -77,7 +76,7 @@ def load(
     else:
         (frame,) = frames
     frame = frame.drop(columns=list(source.drop))
-    return from_frame(frame, name=name, target=source.target, text_as_numbers=True)
+    return from_frame(text_as_numbers(frame), name=name, target=source.target)
 
 
 def read_csv(
@@ -107,12 +106,9 @@ def read_csv(
       ValueError: the first defect found, in one sentence.
       FileNotFoundError: there is no such file.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"table {str(path)!r} does not exist; check the path")
-    frame = _read_parquet(path) if path.suffix in (".parquet", ".pq") else _read_text(path, sep)
-    declared = None if schema_path is None else _read_schema(Path(schema_path))
-    return from_frame(frame, name=path.name.split(".")[0], target=target, declared=declared)
+    frame = table_files.read_frame(path, sep)
+    declared = None if schema_path is None else table_files.read_schema(schema_path)
+    return from_frame(frame, name=Path(path).name.split(".")[0], target=target, declared=declared)
 
 
 def make_splits(table: Table, num_folds: int = 10, seed: int = 0) -> tuple[Split, ...]:
@@ -187,69 +183,3 @@ def _read(name, source, file, data_dir, verify):
     if frame.shape != file.shape:
         raise ValueError(f"{damaged}: it has the shape {frame.shape}, not {file.shape}; {remedy}")
     return frame
-
-
-def _read_text(path, sep):
-    def read(**options):
-        return pd.read_csv(path, skipinitialspace=True, **options)
-
-    try:
-        first = read(header=None, nrows=1, dtype=str, sep="\0", quoting=3, keep_default_na=False)
-        line = first.iloc[0, 0]
-        sep = sep or max(",;\t", key=line.count)
-        header = read(header=None, nrows=1, dtype=str, sep=sep, keep_default_na=False).iloc[0]
-        _check_header(path, header.tolist())
-        na = {"keep_default_na": False, "na_values": list(MISSING)}
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # it would drop entries
-            frame = read(sep=sep, low_memory=False, index_col=False, **na)
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{str(path)!r} is empty; it needs a header line and rows") from None
-    except (
-        pd.errors.ParserError,
-        pd.errors.ParserWarning,
-        UnicodeDecodeError,
-        OSError,
-        EOFError,
-    ) as error:
-        reason = str(error).strip().rstrip(".")
-        raise ValueError(
-            f"{str(path)!r} is no readable CSV file ({reason}); give every row as many entries as "
-            f"the header, in UTF-8"
-        ) from None
-    return frame
-
-
-def _read_parquet(path):
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.ParquetFile(path).read()
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"{str(path)!r} is no readable Parquet file ({error}); write it again"
-        ) from None
-    _check_header(path, table.column_names)
-    return table.to_pandas()
-
-
-def _check_header(path, names):
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{str(path)!r} has two columns named {name!r}; rename or drop one")
-        if not str(name).strip():
-            raise ValueError(f"{str(path)!r} has a column without a name; name it or drop it")
-
-
-def _read_schema(path):
-    try:
-        declared = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"schema {str(path)!r} is no readable JSON file ({error})") from None
-    if not isinstance(declared, dict):
-        raise ValueError(
-            f"schema {str(path)!r} holds a {type(declared).__name__}; write an object such as "
-            f'{{"age": "loggaussian", "colour": "categorical"}}'
-        )
-    return declared

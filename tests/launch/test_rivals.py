@@ -6,7 +6,7 @@ from scipy import stats
 
 from hmcvae import columns
 from hmcvae.columns import Column, Schema
-from launch import imputation_scores, rival_columns, rivals
+from launch import imputation_masks, imputation_scores, rival_columns, rivals
 from launch.data import tables
 
 MIXED = Schema(
@@ -26,6 +26,10 @@ def mixed_table(num, seed=0):
     f = rng.normal(size=num)
     real, size = f + 0.3 * rng.normal(size=num), np.exp(0.5 * f + 0.3 * rng.normal(size=num))
     return np.stack([real, f > 0, size, np.digitize(f, [-0.5, 0.5])], axis=1)
+
+
+def masked(seed, schema, x, rate):
+    return imputation_masks.hide(seed, schema, x, np.ones(x.shape, bool), "mcar", rate)
 
 
 def mixed_rows():
@@ -62,7 +66,7 @@ def test_poor_training_rows_are_no_obstacle(name):
     x_train = mixed_table(40)
     x_train[:, :2] = [2.0, 1.0]
     x_train[:, 3] = np.r_[2, np.zeros(20), np.ones(19)]
-    mask_train = rivals.hide(0, np.ones(x_train.shape, bool), 0.2)
+    mask_train = masked(0, MIXED, x_train, 0.2)
     mask_train[0] = True
     x, mask = mixed_rows()
     fitted = rivals.fit(name, 0, MIXED, np.where(mask_train, x_train, np.nan), mask_train)
@@ -95,7 +99,7 @@ def test_mean_is_the_training_mean_or_mode_and_its_draws_are_training_values():
 
 def test_neighbours_are_the_nearest_over_shared_columns():
     x_train = mixed_table(50)
-    mask_train = rivals.hide(3, np.ones(x_train.shape, bool), 0.2)
+    mask_train = masked(3, MIXED, x_train, 0.2)
     x, mask = mixed_rows()
     fitted = rivals.fit("knn", 0, MIXED, x_train, mask_train)
     draws, point = rivals.sample(fitted, x, mask, 40)
@@ -124,7 +128,7 @@ def test_chained_regressions_draw_from_the_exact_conditional_of_a_gaussian(rate)
     mean = np.array([1.0, -2.0, 0.5])
     rng = np.random.default_rng(0)
     x_train = rng.multivariate_normal(mean, cov, size=20_000)
-    fitted = rivals.fit("mice", 0, REALS, x_train, rivals.hide(1, x_train == x_train, rate))
+    fitted = rivals.fit("mice", 0, REALS, x_train, masked(1, REALS, x_train, rate))
     x = rng.multivariate_normal(mean, cov, size=6)
     mask = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1], [0, 0, 0]], bool)
     draws, point = rivals.sample(fitted, x, mask, 4000)
@@ -211,15 +215,6 @@ def test_refuses_what_it_cannot_fit():
     seen[:, 2] = False
     with pytest.raises(ValueError, match="column 'size' has no observed entry"):
         rivals.fit("mean", 0, MIXED, x, seen)
-
-
-def test_hiding_only_hides_and_at_the_rate():
-    mask = np.random.default_rng(0).random((400, 50)) < 0.7
-    left = rivals.hide(1, mask, 0.4)
-    assert not np.any(left & ~mask)
-    kept = left.sum() / mask.sum()
-    assert abs(kept - 0.6) < 4 * (0.24 / mask.sum()) ** 0.5
-    np.testing.assert_array_equal(rivals.hide(1, mask, 0.0), mask)
 
 
 def test_crps_of_gaussian_draws_is_the_closed_form_whatever_their_number():

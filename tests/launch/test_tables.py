@@ -255,7 +255,10 @@ def test_three_rows_and_a_table_wider_than_long(tmp_path):
         ("a,b\n1,5\n2,5\n3,5\n", "column 'b' holds the single value 5 in all its observed rows"),
         ("a,b\n1,x\n2,x\n", "column 'b' holds the single value 'x'"),
         ("a,b\n1,\n2,\n3,\n", "column 'b' has no observed value; drop it"),
-        ("a,b\n1,2\n2,inf\n3,4\n", "column 'b', row 1: inf is not finite; correct the entry"),
+        (
+            "a,b\n1,2\n2,inf\n3,4\n",
+            r"column 'b', row 1: inf is not finite, or beyond 1e.100; correct",
+        ),
         ("a,b\n1,2\n2,-inf\n3,4\n", "column 'b', row 1: -inf is not finite"),
         ("a,b,a\n1,2,3\n4,5,6\n", "has two columns named 'a'; rename or drop one"),
         ("a,,c\n1,2,3\n4,5,6\n", "has a column without a name"),
@@ -278,7 +281,7 @@ def test_read_csv_refuses(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
-        ({"b": "gaussian"}, "column 'b', row 0: 'x' is not a number, but the column is declared"),
+        ({"b": "gaussian"}, "column 'b', row 0: 'x' is not a number, .* column is gaussian"),
         (
             {"b": {"kind": "bernoulli", "categories": ["x", "y"]}},
             "row 2: category 'z' is not among",
@@ -286,7 +289,7 @@ def test_read_csv_refuses(tmp_path, text, message):
         ({"b": "bernoulli"}, "column 'b' is declared bernoulli but has 3 distinct values"),
         ({"b": "poisson"}, "column 'b': kind 'poisson' is unknown"),
         ({"b": 3}, "column 'b': the schema entry 3 is not understood"),
-        ({"bb": "gaussian"}, "declared column 'bb' is not in 'my'; did you mean 'b'"),
+        ({"bb": "gaussian"}, "declares column 'bb', which the table lacks; did you mean 'b'"),
         ({"c": "loggaussian"}, "column 'c', row 1: -2 is negative"),
         ({"a": "drop", "b": "drop", "c": "drop"}, "no feature columns"),
         (["a"], "holds a list; write an object such as"),
@@ -311,7 +314,7 @@ def test_read_csv_refuses_a_missing_target_a_missing_file_and_a_bad_schema_file(
 
 def test_read_csv_refuses_identifiers(tmp_path):
     path, _ = write(tmp_path, "a,b\n" + "".join(f"{i},name{i}\n" for i in range(200)))
-    with pytest.raises(ValueError, match="column 'b' holds text with 200 distinct values"):
+    with pytest.raises(ValueError, match="column 'b' holds 200 distinct categories"):
         tables.read_csv(path)
 
 

@@ -1,0 +1,309 @@
+"""The device's half of the estimators: three stages of training, and questions about rows.
+
+Algorithm 1 of Peis et al. (2022) on a table that fits the device: one-column VAEs, dependency VAE
+by its evidence bound, encoder and chain by HMC, each as compiled chunks of steps whose batches are
+drawn with replacement. Stage 2 keeps the parameters that explain hidden cells of held-out rows
+best. Values are standardised, reals and codes as in `hmcvae.columns`. No files and no clocks: a
+caller that wants to stop early says so between chunks (`hmcvae.estimator`).
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hmcvae import likelihoods, objectives, predict
+from hmcvae.marginal import kl_weights
+from hmcvae.model import HVAE, Rows
+from hmcvae.objectives import Schedule
+
+CHUNK = 100  # steps of one dispatch
+SCORE_EVERY = 5  # chunks between scores of held-out rows
+PATIENCE = 5  # scores without a better one before stage 2 stops
+SCORE_SAMPLES = 16  # posterior samples of a held-out row
+
+
+class Table(NamedTuple):
+    """Rows to train on or to score; P = 0 without a target."""
+
+    x: jax.Array  # [N, D] standardised values and codes, 0 where missing
+    mask: jax.Array  # [N, D]
+    y: jax.Array  # [N, P]
+    y_mask: jax.Array  # [N, P]
+
+
+class Recipe(NamedTuple):
+    """How long and how to train; hashable."""
+
+    steps: tuple[tuple[str, int], ...]  # (stage, number of steps) of "marginal", "vi" and "hmc"
+    batch_size: int
+    learning_rate: float
+    num_transitions: int  # T of the chain that stage "hmc" adds
+    schedule: Schedule
+
+
+class Progress(NamedTuple):
+    """Where training stands after a chunk."""
+
+    stage: str
+    step: int  # steps done of this stage
+    num_steps: int  # steps of this stage
+    loss: float  # mean over the chunk, nats a row
+    score: float  # of held-out rows, nats a hidden cell; NaN until the first one
+
+
+def default_recipe(max_steps: int, batch_size: int, learning_rate: float, num_transitions: int):
+    """Builds the recipe of the default model for `max_steps` steps of stage 2.
+
+    Step sizes are learned in units of the encoder's deviations and pulled to an acceptance of 0.8,
+    which a fortieth of the steps suffices for; the decoder rests meanwhile.
+    """
+    stages = [("marginal", max_steps // 10), ("vi", max_steps), ("hmc", max_steps // 40)]
+    steps = tuple((stage, max(num, 1)) for stage, num in stages[: 3 if num_transitions else 2])
+    anneal = min(1000, max_steps // 10)
+    schedule = Schedule(
+        balance_steps=anneal,
+        anneal_steps=anneal,
+        num_rows_stein=16,
+        accept_target=0.8,
+        precondition=True,
+    )
+    return Recipe(steps, batch_size, learning_rate, num_transitions, schedule)
+
+
+def fit(
+    key,
+    model: HVAE,
+    recipe: Recipe,
+    rows: Table,
+    held_out: Table | None,
+    report: Callable[[Progress], bool],
+) -> Any:
+    """Trains the model.
+
+    Args:
+      key: PRNG key.
+      model: the module.
+      recipe: stages and their lengths, rounded up to whole chunks where they have several.
+      rows: to train on.
+      held_out: to score stage 2 by, or None to train through it.
+      report: called after every chunk; False ends the stage.
+
+    Returns:
+      Parameters.
+    """
+    key_init, key_hmc, key_score, key = jax.random.split(key, 4)
+    params = _init(key_init, model)
+    for stage, num_steps in recipe.steps:
+        if stage == "hmc":
+            tuned = objectives.init_hmc(key_hmc, model, recipe.num_transitions, (0.1, 0.3))
+            params = {**params, "hmc": tuned}
+        key, key_stage = jax.random.split(key)
+        chunks = _chunks(key_stage, model, recipe, stage, num_steps, params, rows)
+        if stage == "vi" and held_out is not None:
+            first = recipe.schedule.anneal_steps
+            params = _best(key_score, model, chunks, held_out, first, report)
+        else:
+            params = _last(chunks, report)
+    return params
+
+
+def _chunks(key, model, recipe, stage, num_steps, params, rows) -> Iterator[tuple[Progress, Any]]:
+    """Trains one stage, a chunk of steps at a time."""
+    size = min(CHUNK, num_steps)
+    num_steps = -(-num_steps // size) * size
+    num_rows, rows = len(rows.x), _padded(rows)
+    opt_state = _optimiser(stage, recipe).init(params)
+    for done in range(0, num_steps, size):
+        params, opt_state, loss = _chunk(
+            key, params, opt_state, rows, num_rows, done,
+            model=model, recipe=recipe, stage=stage, size=size,
+        )  # fmt: skip
+        yield Progress(stage, done + size, num_steps, float(loss), float("nan")), params
+
+
+def _last(chunks, report):
+    """Returns the parameters at the end of a stage."""
+    for progress, params in chunks:
+        if not report(progress) or progress.step >= progress.num_steps:
+            return params
+
+
+def _best(key, model, chunks, held_out, first, report):
+    """Returns the best-scored parameters of a stage; those before step `first` do not count."""
+    best, best_score, age, score = None, -np.inf, 0, float("nan")
+    for i, (progress, params) in enumerate(chunks):
+        is_last = progress.step >= progress.num_steps
+        if progress.step > first and ((i + 1) % SCORE_EVERY == 0 or is_last):
+            score = float(_score(key, params, _padded(held_out), model=model))
+            age += 1
+            if score > best_score:
+                best, best_score, age = params, score, 0
+        if not report(progress._replace(score=score)) or age >= PATIENCE:
+            break
+    return params if best is None else best
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _init(key, model):
+    return model.init(key, model.blank_row())["params"]
+
+
+def _optimiser(stage, recipe):
+    adam, freeze = optax.adam(recipe.learning_rate), optax.set_to_zero()
+    rates = {"marginal": freeze, "marginal_decoder": freeze, "encoder": freeze}
+    rates |= {"generative": freeze}
+    if stage == "marginal":
+        rates |= {"marginal": adam, "marginal_decoder": adam}
+    elif stage == "vi":
+        rates |= {"marginal_decoder": adam, "encoder": adam, "generative": adam}
+    else:
+        every = recipe.schedule.stein_every
+        scale = optax.conditionally_mask(optax.adam(1e-2), lambda step: step % every == 0)
+        rates |= {"encoder": adam, "step": optax.adam(1e-2), "scale": scale}
+    return optax.partition(rates, objectives.labels)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "recipe", "stage", "size"))
+def _chunk(key, params, opt_state, rows, num_rows, start, *, model, recipe, stage, size):
+    """Takes `size` steps; returns parameters, state of the optimiser and mean loss."""
+    optimiser = _optimiser(stage, recipe)
+
+    def step(carry, step):
+        params, opt_state = carry
+        key_batch, key_loss = jax.random.split(jax.random.fold_in(key, step))
+        index = jax.random.randint(key_batch, (recipe.batch_size,), 0, num_rows)
+        batch = jax.tree.map(lambda leaf: leaf[index], rows)
+        value, grads = jax.value_and_grad(
+            lambda params: _loss(key_loss, model, recipe, stage, params, batch, step)
+        )(params)
+        updates, opt_state = optimiser.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), value
+
+    carry, values = jax.lax.scan(step, (params, opt_state), start + jnp.arange(size))
+    return *carry, jnp.mean(values)
+
+
+def _loss(key, model, recipe, stage, params, batch, step):
+    key_mask, key_z, key_loss = jax.random.split(key, 3)
+    mask, y_mask = objectives.random_mask(key_mask, batch.mask, batch.y_mask)
+    if stage == "marginal":
+        beta = kl_weights(model.schema)
+        return objectives.marginal_loss(key_loss, model, params, batch.x, mask, beta=beta)[0]
+    z = model.apply({"params": params}, key_z, batch.x, mask, method="extract")
+    rows = Rows(batch.x, mask, jax.lax.stop_gradient(z), batch.y, y_mask)
+    if not model.target.num_columns:
+        rows = rows._replace(y=None, y_mask=None)
+    loss = objectives.elbo_loss if stage == "vi" else objectives.hmc_loss
+    return loss(key_loss, model, params, rows, step, schedule=recipe.schedule)[0]
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _score(key, params, rows, *, model):
+    """Log score of what is hidden of held-out rows, in nats a cell.
+
+    The target where there is one, and otherwise half of the observed cells, each on its own, under
+    the encoder's Gaussian.
+    """
+    key_hide, key_eps, key_x = jax.random.split(key, 3)
+    hidden = jax.random.bernoulli(key_hide, 0.5, rows.mask.shape) & rows.mask
+    if model.target.num_columns:
+        hidden = jnp.zeros_like(hidden)
+    shown = rows.mask & ~hidden
+    posterior = predict.sample_posterior(
+        key_eps, model, params, rows.x, shown, num_samples=SCORE_SAMPLES, schedule=Schedule()
+    )
+    out = predict.decode_posterior(key_x, model, params, rows.x, shown, posterior.eps)
+    if model.target.num_columns:
+        hidden, args, method = rows.y_mask, (out.theta_y, rows.y, rows.y_mask), "log_prob_y"
+    else:
+        args, method = (out.theta, rows.x, hidden), "log_prob_x"
+    log_prob = predict.log_mean_exp(model.apply({"params": params}, *args, method=method))
+    return jnp.sum(log_prob, where=hidden) / jnp.maximum(jnp.sum(hidden), 1)
+
+
+class Answer(NamedTuple):
+    """Likelihood parameters and draws at posterior samples of a block of rows."""
+
+    theta: jax.Array  # [S, B, D, C] of the columns
+    theta_y: jax.Array | None  # [S, B, P, C_y] of the targets
+    draws: jax.Array  # [S, B, D] standardised values and codes
+
+
+@functools.partial(jax.jit, static_argnames=("model", "schedule", "num_samples"))
+def answer(keys, params, x, mask, *, model: HVAE, schedule: Schedule, num_samples: int) -> Answer:
+    """Samples x_U and y given x_O.
+
+    Every row has a key of its own, so that what is said of a row does not depend on its company.
+
+    Args:
+      keys: [B] PRNG keys.
+      params: from `fit`.
+      x: [B, D] standardised values and codes.
+      mask: [B, D] True = observed.
+      model: the module.
+      schedule: of the recipe.
+      num_samples: S.
+
+    Returns:
+      Answer.
+    """
+
+    def one(key, x, mask):
+        key_eps, key_decode, key_x = jax.random.split(key, 3)
+        x, mask = x[None], mask[None]
+        posterior = predict.sample_posterior(
+            key_eps, model, params, x, mask, num_samples=num_samples, schedule=schedule
+        )
+        out = predict.decode_posterior(key_decode, model, params, x, mask, posterior.eps)
+        log_var = model.apply({"params": params}, method=lambda m: m.log_var_x)
+        draws = likelihoods.sample(key_x, model.schema, out.theta, log_var)
+        return Answer(*(None if v is None else v[:, 0] for v in (out.theta, out.theta_y, draws)))
+
+    return jax.vmap(one, out_axes=1)(keys, x, mask)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_samples"))
+def log_evidence(key, params, x, mask, *, model: HVAE, num_samples: int) -> jax.Array:
+    """Estimates log p(x_O) of rows by importance sampling from the encoder.
+
+    log 1/K sum_k p(x_O, eps_k) / q(eps_k | x_O), a lower bound on average (Burda et al. 2016); the
+    same noise serves all rows.
+
+    Args:
+      key: PRNG key.
+      params: from `fit`.
+      x: [B, D] standardised values and codes.
+      mask: [B, D] True = observed.
+      model: the module, trained end to end.
+      num_samples: K.
+
+    Returns:
+      [B] nats of standardised units; 0 for a row with nothing observed.
+    """
+
+    def one(key):
+        def of_row(x, mask):
+            key_z, key_eps = jax.random.split(key)
+            z = model.apply({"params": params}, key_z, x, mask, method="extract")
+            row = Rows(x, mask, z, None, None)
+            heads = model.apply({"params": params}, row, method="encode")
+            drawn = model.apply({"params": params}, key_eps, *heads, method="draw")
+            joint = model.apply({"params": params}, drawn.latents, row, method="log_joint")
+            return joint.total() - drawn.log_prob()
+
+        return jax.vmap(of_row)(x, mask)
+
+    log_weights = jax.vmap(one)(jax.random.split(key, num_samples))  # [K, B]
+    return jnp.where(jnp.any(mask, axis=-1), predict.log_mean_exp(log_weights), 0.0)
+
+
+def _padded(rows):
+    """Pads to a power of two, so that tables of many lengths share a program."""
+    num = len(rows.x)
+    size = 1 << max(num - 1, 127).bit_length()
+    return jax.tree.map(lambda leaf: np.pad(leaf, ((0, size - num), (0, 0))), rows)
