@@ -4,6 +4,7 @@
 config to a `Field` the same way for all: data, checks, batches, optimiser, meta data.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -96,6 +97,28 @@ def check_data(config, field: Field, groups: tuple[str, ...] = ("train",)):
             f"{field.name} has values outside [0, 1], where scores and pictures mean little; set "
             f"config.data.rescale=True, the unit is kept"
         )
+
+
+def stages(config, group: str, domain: Domain) -> tuple[tuple[int, int], ...]:
+    """Returns (points, neighbours) a level of a PointConv network, after checking them.
+
+    Args:
+      config: of the run.
+      group: of config.model that has `points`, `neighbours` and `channels`.
+      domain: of the data.
+    """
+    options = config.model[group]
+    found = tuple(zip(options.points, options.neighbours, strict=True))
+    above = math.prod(domain.shape)
+    for level, stage in enumerate(found):
+        for name, value in zip(("points", "neighbours"), stage, strict=True):
+            if not 0 < value <= above:
+                raise ValueError(
+                    f"config.model.{group}.{name}={tuple(options[name])}: level {level} takes "
+                    f"{value} of {above} points; expected no more than the level before has"
+                )
+        above = stage[0]
+    return found
 
 
 def rows(config, num_items: int, size: int, phase: int, start: int, num: int) -> np.ndarray:

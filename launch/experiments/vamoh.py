@@ -5,7 +5,6 @@ as bytes and travel with the batches, masks are drawn on the device.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -149,17 +148,7 @@ def make_model(config, field: fields.Field) -> vamoh.VAMoH:
 
 def make_geometry(config, domain: domains.Domain) -> vamoh.Geometry:
     """Computes coordinates and the encoder's neighbourhoods once."""
-    encoder = config.model.encoder
-    stages = tuple(zip(encoder.points, encoder.neighbours, strict=True))
-    above = math.prod(domain.shape)
-    for level, (num_points, num_neighbours) in enumerate(stages):
-        for name, value in (("points", num_points), ("neighbours", num_neighbours)):
-            if not 0 < value <= above:
-                raise ValueError(
-                    f"config.model.encoder.{name}={tuple(encoder[name])}: level {level} takes "
-                    f"{value} of {above} points; expected no more than the level before has"
-                )
-        above = num_points
+    stages = field_model.stages(config, "encoder", domain)
     if not config.paper:
         tables = domains.tables(domains.positions(domain), stages)
         return vamoh.Geometry(domains.coordinates(domain), tables, None)
