@@ -9,7 +9,7 @@ import pytest
 
 from functions import tasks
 from functions.domains import Domain
-from launch import evaluate, loop, train
+from launch import compare, evaluate, loop, render, train
 from launch.data import fields
 from launch.data.items import Items
 from launch.experiments import gasp
@@ -63,10 +63,15 @@ def test_program_trains_scores_and_draws(trained):
     assert all(0 < row[name] < 1 for name in gasp.ALARMS)
 
 
-def test_program_scores_a_run_again(trained, capsys):
-    assert evaluate.main(["evaluate", f"--workdir={trained}", "--num_samples=4"]) == 0
+def test_programs_that_read_runs_take_it(trained, tmp_path, capsys):
+    assert evaluate.main(["evaluate", f"--workdir={trained}"]) == 0
     assert "psnr_inpaint" in capsys.readouterr().out
-    assert json.loads((trained / "evaluate.json").read_text())["num_samples"] == 4
+    task = ["--task=left", "--size=16", "--num=2", f"--output={tmp_path / 'left'}"]
+    assert render.main(["render", f"--workdir={trained}", *task]) == 0
+    assert (tmp_path / "left" / "1.png").exists()
+    both = [f"--workdirs={trained},{trained}", f"--output={tmp_path / 'page'}"]
+    assert compare.main(["compare", *both]) == 0
+    assert "| drop90 |" in (tmp_path / "page" / "compare.md").read_text()
 
 
 def test_the_averaged_generator_is_what_is_scored():
