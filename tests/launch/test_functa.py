@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import os
-import signal
 
 import jax
 import numpy as np
@@ -15,6 +13,7 @@ from launch import loop, render, train
 from launch.data import fields
 from launch.data.items import Items
 from launch.experiments import functa
+from tests.launch import runs, small_functa
 
 NAMES = tuple(f"functa_{name}" for name in ("digits", "polymnist", "celeba", "era5", "shapenet"))
 SHAPES = {
@@ -104,39 +103,35 @@ def test_a_trained_run_is_rendered(finished, capsys):
     assert "segment is not what this model gives; it has mean" in capsys.readouterr().err
 
 
-def run(path, stop_at=None):
-    """Trains without scores; with `stop_at` sends itself SIGTERM at that (phase, step)."""
-    config = config_of(
-        "functa_digits", data__num_train=100, fit__batch_size=16, train__steps=4, prior__steps=4,
-        loop__steps_per_dispatch=2, loop__checkpoint_every=2,
-    )  # fmt: skip
-    experiment = functa.make(config)
-
-    def batches(phase, start, num):
-        if (phase, start) == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return experiment.batches(phase, start, num)
-
-    def parameters(key, params, data, phase_name, is_last):
-        leaves = jax.tree_util.tree_leaves_with_path(params)
-        return {}, {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-    changed = {"batches": batches, "evaluate": parameters, "figures": lambda *_: None}
-    loop.run(experiment._replace(**changed), config, path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run in one go, on one device."""
+    path = tmp_path_factory.mktemp("whole")
+    small_functa.train(path)
+    return path
 
 
-def test_fitting_goes_on_where_it_was_cut_off(tmp_path):
-    run(tmp_path / "whole")
+def test_fitting_goes_on_where_it_was_cut_off(whole, tmp_path):
     with pytest.raises(loop.Stopped, match="phase 'fit', step 4 of 7"):
-        run(tmp_path / "cut", stop_at=(1, 4))
-    run(tmp_path / "cut")
+        small_functa.train(tmp_path, stop_at=(1, 4))
+    small_functa.train(tmp_path)
     for phase in ("fit", "prior"):
-        whole, cut = (arrays(tmp_path / name, phase) for name in ("whole", "cut"))
-        assert whole.keys() == cut.keys()
-        for name, value in whole.items():
-            np.testing.assert_array_equal(value, cut[name], err_msg=name)
-    assert np.all(whole["['mse']"] > 0)  # of all items, the last of a batch that is not full too
-    assert not np.allclose(whole["['latents']"][:, -1], 0.0)
+        want, found = arrays(whole, phase), arrays(tmp_path, phase)
+        assert want.keys() == found.keys()
+        for name, value in want.items():
+            np.testing.assert_array_equal(value, found[name], err_msg=name)
+    assert np.all(found["['mse']"] > 0)  # of all items, the last of a batch that is not full too
+    assert not np.allclose(found["['latents']"][:, -1], 0.0)
+
+
+def test_items_are_fitted_on_many_devices_as_on_one(whole, tmp_path):
+    command = ("-m", "tests.launch.small_functa")
+    process = runs.start(str(tmp_path), command=command, num_devices=4)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    one, many = arrays(whole, "fit"), arrays(tmp_path, "fit")
+    for name in ("['latents']", "['mse']"):
+        np.testing.assert_allclose(many[name], one[name], rtol=1e-3, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize(
