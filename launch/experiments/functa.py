@@ -1,10 +1,12 @@
 """Functa on a data set of functions: a config and a `Field` bound to `functions.functa`.
 
-Three phases: `meta` trains the shared network and the step sizes, `fit` encodes every training item
+Three phases: `train` trains the shared network and the step sizes, `fit` encodes every training item
 once, a batch a step, and `prior` trains a flow and a diffusion model on these latents. The latents
 are part of the state, so that a run cut off in `fit` goes on with the item that it had come to;
 when all are there they are stored, `arrays/fit.npz`. A replica is one seed.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +18,18 @@ from launch.data import fields
 from launch.experiment import Experiment, Phase, TrainState, gradient_phase
 from launch.experiments import field_model, field_report, functa_report
 from launch.experiments.field_model import FieldModel, refuse
-from launch.experiments.functa_report import Networks
 
-PHASES = ("meta", "fit", "prior")
-GROUPS = ("train", "fit", "prior")  # of the config, one a phase
+PHASES = ("train", "fit", "prior")  # also groups of the config
 PRIORS = ("flow", "denoiser")  # entries of the parameters that the last phase trains
 load_field = field_model.load
+
+
+class Networks(NamedTuple):
+    """The modules of a run."""
+
+    net: functa.Functa
+    flow: flows.RealNVP  # of standardised latents, as is the next
+    denoiser: diffusion.Denoiser
 
 
 def make(config) -> Experiment:
@@ -32,12 +40,12 @@ def make(config) -> Experiment:
 
 def build(config, field: fields.Field) -> Experiment:
     """Builds the experiment on a data set that is already in memory."""
-    field_model.check_data(config, field, GROUPS)
+    field_model.check_data(config, field, PHASES)
     networks, coords = make_networks(config, field), functa.coordinates(field.domain)
     num_items, seeds = len(field.train), tuple(range(config.seeds))
 
     def batches(phase, start, num):
-        size = config[GROUPS[phase]].batch_size
+        size = config[PHASES[phase]].batch_size
         if PHASES[phase] == "fit":  # in order; the last batch repeats the last item
             places = np.arange(start * size, (start + num) * size, dtype=np.int32)
             places = np.minimum(places, num_items - 1).reshape(num, size)
@@ -53,7 +61,7 @@ def build(config, field: fields.Field) -> Experiment:
         init=lambda key: functa.init(key, networks.net, coords.shape[-1]),
         phases=(
             gradient_phase(
-                "meta", config.train.steps, _loss(config, networks.net, field),
+                "train", config.train.steps, _loss(config, networks.net, field),
                 field_model.adam(config.train),
             ),
             _fit_phase(config, networks.net, field),

@@ -8,22 +8,11 @@ are no scores in nats. Scores of generated items are of the flow, and with `_dif
 diffusion model.
 """
 
-from typing import NamedTuple
-
 import jax
 import numpy as np
 
-from functions import diffusion, functa, metrics
-from functions.flows import RealNVP
+from functions import functa, metrics
 from launch.experiments import field_report
-
-
-class Networks(NamedTuple):
-    """The modules of a run."""
-
-    net: functa.Functa
-    flow: RealNVP  # of standardised latents, as is the next
-    denoiser: diffusion.Denoiser
 
 
 class Scorer(field_report.Scorer):
@@ -82,7 +71,7 @@ def evaluator(scorer: Scorer, num_seeds: int):
     last = field_report.evaluator(scorer, num_seeds)
 
     def evaluate(key, params, data, phase_name, is_last):
-        if phase_name == "meta":
+        if phase_name == "train":
             return {}, {}
         if phase_name == "fit":
             return scorer.latents(params)

@@ -1,6 +1,7 @@
 """Functa trained for moments, without scores: an evaluation is the parameters.
 
-Run as a program, on a directory, it trains with the items of a batch spread over four emulated devices.
+Run as a program, on a directory, it trains on four emulated devices, items of a batch spread over
+them.
 """
 
 import os

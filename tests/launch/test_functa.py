@@ -55,7 +55,7 @@ def test_smoke_config_is_scored_and_drawn(finished):
         *scores
     }
     assert scores["psnr"] == scores["psnr_3_steps"]
-    assert {*result["phases"]} == {"meta", "fit", "prior"}
+    assert {*result["phases"]} == {"train", "fit", "prior"}
     drawn = {path.stem for path in (finished / "figures").glob("*.png")}
     assert drawn == {
         "audit", "audit_diffusion", "completions", "interpolation", "reconstructions", "samples",
