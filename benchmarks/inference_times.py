@@ -3,11 +3,11 @@
   python -m benchmarks.inference_times [--cases=polymnist,celeba] [--batches=1] [--repeats=20]
 
 `reconstruct` finds the latent of an item and evaluates its function on the same grid, `super` on
-2 R - 1 points an axis, as the released VAMoH. VAMoH encodes in one pass, Functa (T) takes T gradient
-steps from 0. Parameters are untrained and data random: no time depends on them. Networks: VAMoH at
-its published sizes (`released`: the protocol of the release, `ours`: our default with the same
-widths, latents and components), Functa with the published 14 layers of 512 and 256 latents; the
-sizes of the talk's baselines are not known. Neighbours are found beforehand: they belong to the
+2 R - 1 points an axis, as the released VAMoH. VAMoH encodes in one pass, Functa (T) takes T steps
+of gradients from 0. Parameters are untrained and data random: no time depends on them. Networks:
+VAMoH at its published sizes (`released`: the protocol of the release, `ours`: our default with the
+same widths, latents and components), Functa with the published 14 layers of 512 and 256 latents;
+the sizes of the talk's baselines are not known. Neighbours are found beforehand: they belong to the
 grid.
 
 Programs are compiled ahead and warm, every call is waited for. Printed are the median and the 95th
