@@ -44,7 +44,7 @@ def base(variant: str):
     config.train.watch.horizon = 100  # steps of the running means
     config.train.watch.loss = 0.01  # nats, of the discriminator: it is sure; 1.39 is chance
     config.train.watch.contrast = 0.01  # standard deviation of logits: it sees nothing
-    config.train.watch.variety = 0.05  # spread of generated over observed items: one item
+    config.train.watch.variety = 0.02  # spread of generated over observed items: one item
     config.train.watch.norm = 1e4  # of gradients
 
     _field.add_descent(config)
