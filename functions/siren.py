@@ -18,7 +18,7 @@ from flax import linen as nn
 from functions import encodings
 from functions.sine import sine
 
-LEAK = 0.1  # slope of the leaky ReLU in every MLP of VAMoH
+LEAK = 0.1  # slope of the leaky ReLU in every MLP of VAMoH and of GASP's generator
 
 
 def uniform(bound: float) -> nn.initializers.Initializer:
@@ -117,7 +117,24 @@ class FourierMLP(Representation):
         )
         h = encodings.fourier_features(table.astype(x.dtype), jnp.moveaxis(x, 0, -1))
         h = jnp.moveaxis(h, -1, 0)
-        for i, width in enumerate(self.widths):
-            init = uniform(math.sqrt(6.0 / h.shape[0]))
-            h = nn.leaky_relu(Affine(width, init, name=f"layer_{i}")(h), LEAK)
-        return Affine(self.num_outputs, uniform(math.sqrt(3.0 / h.shape[0])), name="output")(h)
+        return _leaky_mlp(h, self.widths, self.num_outputs)
+
+
+class CoordinateMLP(Representation):
+    """MLP with leaky ReLU on a coordinate itself: the published choice of GASP for voxels."""
+
+    widths: tuple[int, ...]  # of the hidden layers
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps a coordinate [d] to outputs [num_outputs], or [d, N] to [num_outputs, N]."""
+        return _leaky_mlp(x, self.widths, self.num_outputs)
+
+
+def _leaky_mlp(h, widths, num_outputs):
+    """Adds the layers to the module that is being called."""
+    for i, width in enumerate(widths):
+        init = uniform(math.sqrt(6.0 / h.shape[0]))
+        h = nn.leaky_relu(Affine(width, init, name=f"layer_{i}")(h), LEAK)
+    return Affine(num_outputs, uniform(math.sqrt(3.0 / h.shape[0])), name="output")(h)

@@ -31,7 +31,8 @@ class Phase(NamedTuple):
     init: Callable[[chex.PRNGKey, Any], TrainState]  # (key, params of the previous phase) -> state
     step: Callable[..., tuple[TrainState, dict]]
     # (key, step, state, data, batch) -> (state, metrics): one replica; `step` counts from 0 in the
-    # phase and is the same for all replicas; metrics are scalars by name, "loss" among them.
+    # phase and is the same for all replicas; metrics are scalars by name, "loss" among them. A run
+    # stops where one named loss, *_loss or *_alarm is not finite.
 
 
 class Experiment(NamedTuple):

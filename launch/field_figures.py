@@ -206,6 +206,27 @@ def super_resolution(arrays: Mapping[str, np.ndarray], path: str | Path) -> None
 
 
 @styled
+def side_by_side(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
+    """Draws named rows of fields, one column an item.
+
+    Args:
+      arrays: domain; labels [L] str; is_model [L] bool; for every row i: row_<i> [I, N, C], NaN
+        where hidden.
+      path: PNG to write.
+    """
+    domain = _domain(arrays)
+    labels = [str(label) for label in arrays["labels"]]
+    rows = [_fields(arrays, domain, f"row_{i}") for i in range(len(labels))]
+    width, height = _size(domain, CELL)
+    num_shown = min(_num_fitting(width), *map(len, rows))
+    figure, axes = _grid(labels, [""] * num_shown, width, [height] * len(rows))
+    for line, values, is_model in zip(axes, rows, arrays["is_model"], strict=True):
+        for axis, value in zip(line, values, strict=False):
+            draw_field(axis, domain, value, is_model=bool(is_model))
+    save(figure, path, full_colour=True)
+
+
+@styled
 def samples(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws generated items in a grid.
 

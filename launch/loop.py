@@ -34,7 +34,7 @@ from launch.workdir import (
 
 
 class NonFiniteLoss(ArithmeticError):
-    """Training ran into NaN or infinity; the message says where."""
+    """A loss, or an alarm of the experiment, is NaN or infinite; the message says where."""
 
 
 class Stopped(Exception):
@@ -225,11 +225,11 @@ def _check(experiment, config):
 
 
 def _check_finite(experiment, phase, step, metrics, checkpoints):
-    """Stops at the first loss that is not finite."""
+    """Stops at the first loss that is not finite, and at the first alarm."""
     found = [
         (*np.argwhere(~np.isfinite(values))[0], name)
         for name, values in metrics.items()
-        if name.split("_")[-1] == "loss" and not np.isfinite(values).all()
+        if name.split("_")[-1] in ("loss", "alarm") and not np.isfinite(values).all()
     ]
     if not found:
         return

@@ -1,10 +1,10 @@
-"""Renders what a VAMoH has learned at any resolution.
+"""Renders what a model of functions has learned at any resolution.
 
   python -m launch.render --workdir=runs/digits --task=super_resolution --size=512 [--num=4]
 
 Tasks: `reconstruct` and `super_resolution` show the model whole test items; `inpaint`, `outpaint`,
 `left`, `right`, `top`, `bottom` and `drop10` to `drop90` show parts of them; `segmentation` draws
-their components and how sure the model is of them; `interpolate` goes from one item to another;
+the components of a mixture and how sure it is of them; `interpolate` goes from one item to another;
 `samples` come from the prior. Values that are shown decide z; a picture is a function of z alone.
 
 Writes arrays.npz, figure.png and, of images, a PNG of every picture in full resolution to
@@ -13,6 +13,7 @@ touched. Exit codes: 0 done; 2 refused; 130 stopped by Ctrl-C.
 """
 
 import argparse
+import importlib
 import math
 import os
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from launch import workdir
 from launch.workdir import Refused
 
+MODELS = ("vamoh", "gasp", "functa")  # experiments on functions
 PICTURE_BYTES = 150  # a point, while its coordinates are made and its figure is drawn
 
 
@@ -43,9 +45,10 @@ def render(flags) -> str:
     """Restores the run, renders what the flags ask for, writes it, and returns the report."""
     sizes = _sizes(flags)
     directory, config = workdir.open_run(flags.workdir)
-    if config.experiment != "vamoh":
+    if config.experiment not in MODELS:
         raise Refused(
-            f"{flags.workdir} is a run of experiment {config.experiment!r}; expected 'vamoh'"
+            f"{flags.workdir} is a run of experiment {config.experiment!r}; expected one of "
+            f"{', '.join(MODELS)}"
         )
     if flags.data_dir:
         config.data.dir = flags.data_dir
@@ -55,18 +58,24 @@ def render(flags) -> str:
     from PIL import Image
 
     from launch import loop
-    from launch.experiments import vamoh, vamoh_render
+    from launch.experiments import field_render
 
-    field = vamoh.load_field(config)
-    domain = vamoh_render.resolution(field.domain, flags.task, sizes)
+    module = importlib.import_module(f"launch.experiments.{config.experiment}")
+    field = module.load_field(config)
+    domain = field_render.resolution(field.domain, flags.task, sizes)
     _check_memory(flags, domain, field.train.shape[-1])
-    experiment = vamoh.build(config, field)
+    experiment = module.build(config, field)
     state, note = loop.load(experiment, config, directory)
-    params, geometry = jax.tree.map(lambda a: a[0], (state.params, experiment.data))
-    rendered = vamoh_render.render(
-        jax.random.key(flags.seed), vamoh.make_model(config, field), params, geometry, field,
+    if note["phase"] != experiment.phases[-1].name:
+        raise Refused(
+            f"{flags.workdir} is in phase {note['phase']!r}, before the last one; train it further"
+        )
+    params, data = jax.tree.map(lambda a: a[0], (state.params, experiment.data))
+    rendered = field_render.render(
+        jax.random.key(flags.seed), module.make_field_model(config, field, data), params, field,
         flags.task, domain,
         num=flags.num, estimate=flags.estimate, is_drawn=flags.z == "sample", chunk=flags.chunk,
+        paper=config.paper,
     )  # fmt: skip
 
     size = "x".join(map(str, domain.shape))
@@ -132,10 +141,10 @@ def _parser():
     add("--num", type=int, default=4, help="test items, the first; pairs of them; or samples (4)")
     add("--seed", type=int, default=0, help="of masks, latents and sampled values (0)")
     add("--estimate", choices=("mean", "most_probable", "sample"), default="mean",
-        help="of a value: mean of the mixture (if absent), of its most probable component, or a "
-        "draw")  # fmt: skip
+        help="of a value: its mean (if absent), that of the most probable component of a mixture, "
+        "or a draw")  # fmt: skip
     add("--z", choices=("mean", "sample"), default="mean",
-        help="of the posterior of a test item: its mean (if absent) or a draw")  # fmt: skip
+        help="of a test item's latent: the best one (if absent) or a draw")  # fmt: skip
     add("--chunk", type=int, default=16384, help="points at a time; bounds the memory (16384)")
     add("--output", help="another folder for the files")
     add("--data_dir", help="folder of the data on this machine")

@@ -10,8 +10,9 @@ or --distributed where the cluster tells them (TPU pods, Slurm). The directory m
 docs/scale.md has the jobs. The same command with --partition trains nothing and prints how every
 leaf of the state would be laid out on the mesh.
 
-Exit codes: 0 finished; 1 a bug; 2 refused before anything started; 3 the loss became NaN or
-infinite; 130 and 143 stopped by Ctrl-C or SIGTERM with everything saved (the same command goes on).
+Exit codes: 0 finished; 1 a bug; 2 refused before anything started; 3 training diverged: a loss
+became NaN or infinite, or an adversarial game was lost; 130 and 143 stopped by Ctrl-C or SIGTERM
+with everything saved (the same command goes on).
 """
 
 import difflib

@@ -4,18 +4,19 @@ A replica is one seed. All seeds see the same items, batches drawn per seed; ite
 as bytes and travel with the batches, masks are drawn on the device.
 """
 
-import math
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import PartitionSpec
 
 from functions import domains, encodings, observations, siren, tasks, vamoh
+from functions.render import render
 from launch.data import fields
-from launch.experiment import Experiment, gradient_phase, shuffled_rows
-from launch.experiments import vamoh_report
+from launch.experiment import Experiment, gradient_phase
+from launch.experiments import field_model, field_report, vamoh_report
+from launch.experiments.field_model import FieldModel, refuse
 from launch.metrics import say
 
 REPRESENTATIONS = ("siren", "fourier")
@@ -35,79 +36,45 @@ def make(config) -> Experiment:
 
 def build(config, field: fields.Field) -> Experiment:
     """Builds the experiment on a data set that is already in memory."""
-    model = make_model(config, field)
+    field_model.check_data(config, field)
+    net = make_model(config, field)
+    check_likelihood(net.likelihood, field)
     geometry = make_geometry(config, field.domain)
-    if not 0 < config.train.batch_size <= len(field.train):
-        raise ValueError(
-            f"config.train.batch_size={config.train.batch_size}: expected 1 to the "
-            f"{len(field.train)} training items of {field.name}"
-        )
-    if not 0 <= config.train.num_points <= field.train.shape[1]:
-        raise ValueError(
-            f"config.train.num_points={config.train.num_points}: expected 0 to "
-            f"{field.train.shape[1]}, the points of {field.name}"
-        )
-    if len(field.test) < 2:
-        raise ValueError(f"{field.name} has {len(field.test)} test items: expected 2 or more")
-    check_likelihood(model.likelihood, field)
-    init = lambda key: vamoh.init(key, model, geometry)
+    init = lambda key: vamoh.init(key, net, geometry)
     jax.eval_shape(init, jax.random.key(0))  # refuses what does not fit together
     seeds = tuple(range(config.seeds))
-    stacked = jax.tree.map(lambda a: np.stack([a] * len(seeds)), geometry)
 
     def batches(phase, start, num):
         size = config.train.batch_size
-        rows = [
-            shuffled_rows((config.seed, s, phase), len(field.train), start * size, num * size)
-            for s in seeds
-        ]
-        index = np.stack(rows).reshape(len(seeds), num, size)
-        is_whole = field.train_mask is None
-        mask = np.ones((*index.shape, 1), bool) if is_whole else field.train_mask[index]
-        return {"values": field.train[index], "mask": mask}
+        rows = field_model.rows(config, len(field.train), size, phase, start, num)
+        return field_model.batch(field, rows)
 
+    loss, optimizer = _loss(config, net, field), field_model.adam(config.train)
+    model = make_field_model(config, field, geometry)
+    scorer = vamoh_report.Scorer(model, field, config, net, geometry)
     return Experiment(
         init=init,
-        phases=(
-            gradient_phase("train", config.train.steps, _loss(config, model, field), _adam(config)),
-        ),
-        data=stacked,
+        phases=(gradient_phase("train", config.train.steps, loss, optimizer),),
+        data=jax.tree.map(lambda a: np.stack([a] * len(seeds)), geometry),
         batches=batches,
-        evaluate=vamoh_report.evaluator(config, model, geometry, field),
-        figures=vamoh_report.figures,
+        evaluate=field_report.evaluator(scorer, len(seeds)),
+        figures=field_report.figures,
         replica_seeds=seeds,
         rules=partition_rules(config),
-        meta={
-            "model": "VAMoH",
-            "data": field.name,
-            "origin": field.origin,
-            "fingerprint": field.fingerprint,
-            "domain": field.domain._asdict(),
-            "items": {
-                "train": len(field.train),
-                "valid": len(field.valid),
-                "test": len(field.test),
-            },
-        },
+        meta=field_model.meta("VAMoH", field),
     )
 
 
 def check(config):
     """Refuses combinations that cannot be trained, in one sentence each."""
     model, train = config.model, config.train
-
-    def refuse(name, value, expected):
-        raise ValueError(f"config.{name}={value!r}: expected {expected}")
-
+    field_model.check(config)
     if model.representation not in REPRESENTATIONS:
         refuse("model.representation", model.representation, "'siren' or 'fourier'")
     if model.likelihood and model.likelihood not in observations.KINDS:
         refuse("model.likelihood", model.likelihood, f"'' or one of {observations.KINDS}")
     if model.bound not in ("exact", "published"):
         refuse("model.bound", model.bound, "'exact' or 'published'")
-    for name in ("num_items", "num_generated"):
-        if config.evaluate[name] == 1 or config.evaluate[name] < 0:
-            refuse(f"evaluate.{name}", config.evaluate[name], "2 or more")
     for name in ("latent_size", "num_components"):
         if model[name] < 1:
             refuse(f"model.{name}", model[name], "1 or more")
@@ -128,8 +95,6 @@ def check(config):
         refuse("train.max_missing", train.max_missing, "a rate in [0, 1)")
     if not 0 <= train.box_share <= 1:
         refuse("train.box_share", train.box_share, "a share in [0, 1]")
-    if config.seeds < 1:
-        refuse("seeds", config.seeds, "1 or more")
 
 
 def check_likelihood(kind: str, field: fields.Field):
@@ -139,31 +104,14 @@ def check_likelihood(kind: str, field: fields.Field):
             f"config.model.likelihood='logistic': {field.name} holds reals, not levels; leave it "
             f"empty or choose 'continuous_bernoulli' or 'gaussian'"
         )
-    is_scaled = field.num_levels or (np.nanmin(field.train) >= 0 and np.nanmax(field.train) <= 1)
-    if not is_scaled:
-        raise ValueError(
-            f"{field.name} has values outside [0, 1], where scores and pictures mean little; set "
-            f"config.data.rescale=True, the unit is kept"
-        )
     if kind != field.kind:  # the data's own was checked when it was read
         observations.check(kind, fields.to_unit(field.train, field.num_levels), field.train_mask)
 
 
 def load_field(config) -> fields.Field:
     """Loads the data set that the config names."""
-    data = config.data
-    return fields.load(
-        data.name,
-        data.dir or None,
-        num_train=data.num_train or None,
-        num_test=data.num_test or None,
-        size=data.size or None,
-        seed=data.seed,
-        convention=data.convention or None,
-        domain=data.domain or None,
-        kind=config.model.likelihood or None if data.name.startswith("npz:") else None,
-        rescale=data.rescale,
-    )
+    is_own = config.data.name.startswith("npz:")
+    return field_model.load(config, kind=config.model.likelihood or None if is_own else None)
 
 
 def make_model(config, field: fields.Field) -> vamoh.VAMoH:
@@ -200,17 +148,7 @@ def make_model(config, field: fields.Field) -> vamoh.VAMoH:
 
 def make_geometry(config, domain: domains.Domain) -> vamoh.Geometry:
     """Computes coordinates and the encoder's neighbourhoods once."""
-    encoder = config.model.encoder
-    stages = tuple(zip(encoder.points, encoder.neighbours, strict=True))
-    above = math.prod(domain.shape)
-    for level, (num_points, num_neighbours) in enumerate(stages):
-        for name, value in (("points", num_points), ("neighbours", num_neighbours)):
-            if not 0 < value <= above:
-                raise ValueError(
-                    f"config.model.encoder.{name}={tuple(encoder[name])}: level {level} takes "
-                    f"{value} of {above} points; expected no more than the level before has"
-                )
-        above = num_points
+    stages = field_model.stages(config, "encoder", domain)
     if not config.paper:
         tables = domains.tables(domains.positions(domain), stages)
         return vamoh.Geometry(domains.coordinates(domain), tables, None)
@@ -224,6 +162,40 @@ def make_geometry(config, domain: domains.Domain) -> vamoh.Geometry:
     tables = domains.tables(domains.positions(domain), stages, features=features)
     return vamoh.Geometry(
         coords, tuple(t._replace(offset=None) for t in tables), np.float32(features)
+    )
+
+
+def make_field_model(config, field: fields.Field, geometry: vamoh.Geometry) -> FieldModel:
+    """Wraps the networks for scores and pictures; `geometry` is the data of the experiment."""
+    net = make_model(config, field)
+    apply = lambda params, *args, method: net.apply({"params": params}, *args, method=method)
+    from_base = functools.partial(apply, method="prior_forward")
+
+    def encode(key, params, values, mask):
+        del key
+        return apply(params, values, mask, geometry, method="encode")[0]
+
+    def draw(key, params, values, mask, num):
+        mean, log_var = apply(params, values, mask, geometry, method="encode")
+        return mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, (num, *mean.shape))
+
+    def decode(key, params, z, coords, *, chunk=16384, seen=None):
+        values, mask = seen or (None, None)
+        return render(key, net, params, z, coords, chunk=chunk, values=values, mask=mask)._asdict()
+
+    def generate(key, params):
+        return from_base(params, jax.random.normal(key, (net.latent_size,)))
+
+    return FieldModel(
+        coordinates=domains.paper_coordinates if config.paper else domains.coordinates,
+        decode=decode,
+        generate={"": generate},
+        to_base=functools.partial(apply, method="prior_inverse"),
+        from_base=from_base,
+        reconstruct=encode,
+        complete=encode,
+        draw=draw,
+        num_components=net.num_components,
     )
 
 
@@ -284,15 +256,3 @@ def _loss(config, model, field):
 def _steps(train, share):
     """Turns a share of a run into steps."""
     return round(share * train.steps)
-
-
-def _adam(config):
-    train = config.train
-    rate, warmup = train.learning_rate, _steps(train, train.warmup)
-    if train.decay:
-        rate = optax.warmup_cosine_decay_schedule(
-            0.0, rate, warmup, train.steps, end_value=0.01 * rate
-        )
-    elif warmup:
-        rate = optax.linear_schedule(0.0, rate, warmup)
-    return optax.chain(optax.clip_by_global_norm(train.clip_norm), optax.adam(rate))

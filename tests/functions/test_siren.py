@@ -18,12 +18,13 @@ PUBLISHED += [((64, 64, 64), 1, 24833)]
 MODULES = {
     "siren": siren.Siren((5, 7), 2, omega=3.0),
     "fourier": siren.FourierMLP((5, 7), 2, num_frequencies=4),
+    "coordinates": siren.CoordinateMLP((5, 7), 2),
 }
 
 
 def features_of(module, x):
     """Returns what the first layer sees of the coordinates [N, d], in double precision."""
-    if isinstance(module, siren.Siren):
+    if not isinstance(module, siren.FourierMLP):
         return x
     phase = 2 * np.pi * x @ np.float64(encodings.frequencies(4, x.shape[-1])).T
     return np.concatenate([np.cos(phase), np.sin(phase)], axis=-1)
@@ -79,7 +80,7 @@ def test_phases_of_a_siren_keep_their_size_with_depth(omega, dim, key):
 @pytest.mark.parametrize("name", MODULES)
 def test_first_layers_of_all_networks_are_one_precise_product(name):
     module = MODULES[name]
-    size = 2 if name == "siren" else 8  # of what the first layer sees
+    size = 8 if name == "fourier" else 2  # of what the first layer sees
     one = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(2))["params"]
     params = jax.tree.map(lambda s: jax.ShapeDtypeStruct((B, K, *s.shape), s.dtype), one)
     evaluate = lambda params, x: siren.evaluate(module, params, x)

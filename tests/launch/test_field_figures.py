@@ -80,6 +80,12 @@ def super_resolution(name):
     }
 
 
+def side_by_side(name):
+    rows = {f"row_{i}": fields(name, 2, seed=i) for i in range(3)}
+    labels = {"labels": np.array(["data", "one", "other"])}
+    return base(name) | rows | labels | {"is_model": np.array([False, True, True])}
+
+
 def samples(name, count=5):
     return base(name) | {"samples": fields(name, count)}
 
@@ -130,7 +136,9 @@ def ablation(_):
     }
 
 
-ON_FIELDS = (reconstructions, completions, super_resolution, samples, audit, interpolation)
+ON_FIELDS = (
+    reconstructions, completions, super_resolution, side_by_side, samples, audit, interpolation,
+)  # fmt: skip
 CASES = [(make, name) for make in ON_FIELDS for name in DOMAINS]
 CASES += [(globe, "sphere"), (fraction_curves, "curves"), (ablation, "dots")]
 
@@ -166,7 +174,8 @@ def changed(value):
 
 @pytest.mark.parametrize("make", [*ON_FIELDS, globe, fraction_curves, ablation])
 def test_every_array_changes_the_picture(make, tmp_path):
-    name = "sphere" if make is globe else "series" if make is completions else "image"
+    name = "series" if make in (completions, side_by_side) else "image"
+    name = "sphere" if make is globe else name
     arrays = make(name)
     before = draw(make, arrays, tmp_path / "before.png")
     for key in set(arrays) - set(base(name)) - {k for k in arrays if k.startswith("shape_")}:

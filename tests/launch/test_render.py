@@ -11,8 +11,8 @@ from functions.domains import Domain
 from launch import render
 from launch.data import fields
 from launch.data.items import Items
+from launch.experiments import field_render
 from launch.experiments import vamoh as experiment
-from launch.experiments import vamoh_render
 from tests.launch import small_vamoh
 
 
@@ -88,7 +88,7 @@ def test_interpolation_goes_from_item_to_item(run):
     assert call(run, "--task=interpolate", "--num=2") == 0
     assert call(run, "--task=reconstruct", "--num=4") == 0
     path, whole = (arrays(run / "renders" / f"{t}_8x8") for t in ("interpolate", "reconstruct"))
-    assert path["steps"].shape == (2, vamoh_render.STEPS, 64, 1)
+    assert path["steps"].shape == (2, field_render.STEPS, 64, 1)
     for end, items in ((0, slice(0, 2)), (-1, slice(2, 4))):
         np.testing.assert_allclose(path["z"][:, end], whole["z"][items], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(path["steps"][:, end], whole["render_8"][items], rtol=1e-4)
@@ -135,7 +135,10 @@ def test_wrong_request_is_one_sentence(run, capsys, arguments, sentence):
 def test_run_of_another_experiment_is_refused(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"experiment": "tabular", "mesh": {}}')
     assert call(tmp_path, "--task=samples") == 2
-    assert "is a run of experiment 'tabular'; expected 'vamoh'" in capsys.readouterr().err
+    assert (
+        "is a run of experiment 'tabular'; expected one of vamoh, gasp, functa"
+        in capsys.readouterr().err
+    )
 
 
 KINDS = {  # domain -> (task, one size, the shape that it means)
@@ -147,7 +150,7 @@ KINDS = {  # domain -> (task, one size, the shape that it means)
 
 
 def untrained(domain):
-    """A model with its first parameters, and random data of the domain with holes in it."""
+    """VAMoH with its first parameters, and random data of the domain with holes in it."""
     rng = np.random.default_rng(0)
     kind = "bernoulli" if domain.kind == "voxels" else "continuous_bernoulli"
     shapes = {part: (3, *domain.shape) for part in ("train", "valid", "test")}
@@ -156,23 +159,22 @@ def untrained(domain):
     items = Items(domain, values, kind, 0, "Noise.", masks=masks)
     field = fields.make("noise", items)
     config = small_vamoh.config()
-    model = experiment.make_model(config, field)
-    geometry = experiment.make_geometry(config, domain)
-    params = jax.jit(vamoh.init, static_argnums=1)(jax.random.key(0), model, geometry)
-    return model, params, geometry, field
+    net, geometry = experiment.make_model(config, field), experiment.make_geometry(config, domain)
+    params = jax.jit(vamoh.init, static_argnums=1)(jax.random.key(0), net, geometry)
+    return experiment.make_field_model(config, field, geometry), params, field
 
 
 @pytest.mark.parametrize("domain", KINDS, ids=[domain.kind for domain in KINDS])
 def test_every_kind_of_domain_is_drawn_and_hidden_values_do_not_matter(domain, tmp_path):
     task, size, shape = KINDS[domain]
-    model, params, geometry, field = untrained(domain)
-    finer = vamoh_render.resolution(domain, task, (size,))
+    model, params, field = untrained(domain)
+    finer = field_render.resolution(domain, task, (size,))
     assert finer == domain._replace(shape=shape)
 
     def draw(field):
-        return vamoh_render.render(
-            jax.random.key(1), model, params, geometry, field, task, finer,
-            num=2, estimate="sample", is_drawn=True, chunk=50,
+        return field_render.render(
+            jax.random.key(1), model, params, field, task, finer,
+            num=2, estimate="sample", is_drawn=True, chunk=50, paper=False,
         )  # fmt: skip
 
     drawn = draw(field)

@@ -1,4 +1,4 @@
-"""Pictures of a VAMoH for launch.render: the latents of a task, their functions at any resolution.
+"""Pictures for launch.render: the latents of a task, and their functions at any resolution.
 
 Items are rendered one after another, points in chunks, and every render goes to the host at once:
 memory on the device does not grow with the number of items, nor with the resolution beyond the
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from functions import domains, tasks, vamoh
+from functions import domains, tasks
 from functions.domains import Domain
-from functions.render import render as render_function
 from launch import field_figures
 from launch.data.fields import Field, to_unit
-from launch.experiments.vamoh_report import STEPS
+from launch.experiments.field_model import FieldModel
+from launch.experiments.field_report import STEPS
 from launch.field_panels import COLOURS
 
 WHOLE = ("reconstruct", "super_resolution", "segmentation")  # tasks that hide nothing
@@ -67,9 +67,8 @@ def resolution(domain: Domain, task: str, sizes: tuple[int, ...]) -> Domain:
 
 def render(
     key: jax.Array,
-    model: vamoh.VAMoH,
+    model: FieldModel,
     params: dict,
-    geometry: vamoh.Geometry,
     field: Field,
     task: str,
     domain: Domain,
@@ -78,65 +77,71 @@ def render(
     estimate: str,
     is_drawn: bool,
     chunk: int,
+    paper: bool,
 ) -> Rendered:
     """Renders test items, samples or interpolations.
 
     Args:
       key: typed PRNG key, consumed once.
-      model: the networks.
-      params: their parameters, of one seed.
-      geometry: of the data.
+      model: what has been trained.
+      params: its parameters, of one seed.
       field: the data.
       task: one of `TASKS`.
       domain: where to render, see `resolution`.
       num: how many of the first test items, pairs of them, or samples.
-      estimate: field of `functions.render.Rendering` that is taken for the value.
-      is_drawn: draw z from the posterior instead of taking its mean.
+      estimate: what `decode` of the model calls that which is taken for the value.
+      is_drawn: draw latents of an item instead of taking the best one.
       chunk: points at a time.
+      paper: hide what the released code hides.
 
     Returns:
       Arrays and pictures.
 
     Raises:
-      ValueError: more items than there are, or a task without meaning on the domain.
+      ValueError: more items than there are, a task without meaning on the domain, or something
+        that the model does not have.
     """
     key_mask, key_z, key_render = jax.random.split(key, 3)
     values = shown = None
     if task == "samples":
-        u = jax.random.normal(key_z, (num, model.latent_size))
-        z = model.apply({"params": params}, u, method="prior_forward")
+        z = jax.vmap(model.generate[""], in_axes=(0, None))(jax.random.split(key_z, num), params)
     else:
-        values, shown = _items(key_mask, model, field, task, num)
-        z = _encode(key_z, model, params, geometry, values, shown, is_drawn)
+        values, shown = _items(key_mask, field, task, num, paper)
+        z = _latents(key_z, model, params, task, values, shown, is_drawn)
     if task == "interpolate":
         z = _paths(model, params, z[:num], z[num:])
-    make_coords = domains.paper_coordinates if model.paper else domains.coordinates
-    coords = jnp.asarray(make_coords(domain))
+    wanted = {"value": estimate}
+    if task == "segmentation":
+        wanted |= {"segments": "segment", "entropy": "entropy"}
+    coords = jnp.asarray(model.coordinates(domain))
 
     @jax.jit
     def at(params, key, z, coords):
-        out = render_function(key, model, params, z, coords, chunk=chunk)
-        parts = {"value": getattr(out, estimate)}
-        if task == "segmentation":
-            parts |= {"segments": out.segment, "entropy": out.entropy}
-        return parts
+        out = model.decode(key, params, z, coords, chunk=chunk)
+        absent = [name for name in wanted.values() if name not in out]
+        if absent:
+            raise ValueError(
+                f"{absent[0]} is not what this model gives; it has {', '.join(sorted(out))}"
+            )
+        return {name: out[source] for name, source in wanted.items()}
 
     latents = z.reshape(-1, z.shape[-1])
     keys = jax.random.split(key_render, len(latents))
     parts = [jax.device_get(at(params, *pair, coords)) for pair in zip(keys, latents, strict=True)]
     out = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     out = {name: a.reshape(*z.shape[:-1], *a.shape[1:]) for name, a in out.items()}
-    num_drawn = 3 if model.num_channels == 3 and domain.kind != "voxels" else 1
+    num_channels = field.test.shape[-1]
+    num_drawn = 3 if num_channels == 3 and domain.kind != "voxels" else 1
     out["value"], whole = out["value"][..., :num_drawn], out["value"]
     values = None if values is None else values[..., :num_drawn]
-    arrays, draw = _arrange(out, model, field.domain, domain, task, values, shown)
+    arrays, draw = _arrange(out, model.num_components, field.domain, domain, task, values, shown)
     arrays |= {"z": np.asarray(z)} | ({"unit": np.array(field.unit)} if field.unit else {})
-    if num_drawn < model.num_channels:  # channels that are no picture: the first is drawn
+    if num_drawn < num_channels:  # channels that are no picture: the first is drawn
         arrays["all_channels"] = whole
     return Rendered(arrays, _pictures(out, domain, model.num_components), draw)
 
 
-def _items(key, model, field, task, num):
+def _items(key, field, task, num, paper):
     """Returns the first test items [num, N, C] and what the task shows of them [num, N]."""
     num_items = 2 * num if task == "interpolate" else num
     if num_items > len(field.test):
@@ -149,27 +154,35 @@ def _items(key, model, field, task, num):
     if field.test_mask is not None:
         shown = field.test_mask[:num_items]
     if task in tasks.TASKS:
-        make = lambda key: jnp.asarray(tasks.mask(task, key, field.domain, paper=model.paper))
+        make = lambda key: jnp.asarray(tasks.mask(task, key, field.domain, paper=paper))
         shown = shown & np.asarray(jax.vmap(make)(jax.random.split(key, num_items)))
     return values, shown
 
 
-def _encode(key, model, params, geometry, values, shown, is_drawn):
-    one = lambda params, *item: model.apply({"params": params}, *item, method="encode")
-    encode = jax.jit(jax.vmap(one, in_axes=(None, 0, 0, None)))
-    mean, log_var = encode(params, values, shown, geometry)
-    noise = jax.random.normal(key, mean.shape)
-    return mean + jnp.exp(0.5 * log_var) * noise if is_drawn else mean
+def _latents(key, model, params, task, values, shown, is_drawn):
+    """Finds the latents of items, one after another: [num, Z]."""
+    if not model.reconstruct:
+        raise ValueError(f"task {task!r} needs latents of items, which this model does not find")
+    find = model.complete if task in tasks.TASKS else model.reconstruct
+    if is_drawn:
+        find = lambda *item: model.draw(*item, 1)[0]
+
+    @jax.jit
+    def run(params, *items):
+        return jax.lax.map(lambda item: find(item[0], params, *item[1:]), items)
+
+    return run(params, jax.random.split(key, len(values)), values, shown)
 
 
 def _paths(model, params, start, end):
     """Returns latents [num, STEPS, Z] between pairs, along great circles of the base space."""
-    u = [model.apply({"params": params}, z, method="prior_inverse") for z in (start, end)]
+    over = lambda function, *items: jax.vmap(lambda item: function(params, item))(*items)
+    u = [over(model.to_base, z) for z in (start, end)]
     path = jax.vmap(lambda a, b: tasks.interpolate(a, b, STEPS))(*u)
-    return model.apply({"params": params}, path, method="prior_forward")
+    return over(model.from_base, path.reshape(-1, path.shape[-1])).reshape(path.shape)
 
 
-def _arrange(out, model, own, domain, task, values, shown):
+def _arrange(out, num_components, own, domain, task, values, shown):
     """Names the arrays as the figure of the task wants them; returns both."""
     located = lambda domain: {name: np.array(v) for name, v in domain._asdict().items()}
     if task == "samples":
@@ -181,7 +194,7 @@ def _arrange(out, model, own, domain, task, values, shown):
         nearest = domains.nearest(domains.coordinates(own), domains.coordinates(domain), 1)[:, 0]
         arrays = located(domain) | {"data": seen[:, nearest], "mean": out["value"]}
         arrays |= {name: out[name] for name in ("segments", "entropy")}
-        arrays["num_components"] = np.array(model.num_components)
+        arrays["num_components"] = np.array(num_components)
         return arrays, field_figures.reconstructions
     size = domain.shape[0]
     arrays = located(own) | {"input": seen}
