@@ -12,8 +12,16 @@ import numpy as np
 
 from launch.figures import HEAT, panels, save, styled
 
-COLOURS = ("#e08214", "#2166ac", "#8a8a8a", "#4d9221", "#762a83", "#b2182b", "#35978f", "#543005")
-STYLES = ("-", "--", ":", "-.")  # where the colours begin again
+COLOURS = {  # by reward, the word after the last plus of a label
+    "mi": "#e08214",
+    "kl": "#2166ac",
+    "random": "#8a8a8a",
+    "published": "#762a83",
+    "order": "#4d9221",
+    "kraskov": "#b2182b",
+    "oracle": "#35978f",
+}
+STYLES = ("--", "-", ":", "-.")  # by model, in order
 MAX_NAMES = 30  # features named beside a panel
 
 
@@ -21,7 +29,7 @@ MAX_NAMES = 30  # features named beside a panel
 def curves(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Draws error and negative log score of the target against the number of features.
 
-    Lines are means over splits, bands one standard deviation.
+    A colour is a reward, a style of line a model.
 
     Args:
       arrays: error, nll_y, features [M, R, T + 1]; labels [M]; error_name [].
@@ -30,7 +38,7 @@ def curves(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
     figure, axes = panels(2, width=4.2, height=3.2)
     titles = (f"target: {arrays['error_name']}", "target: negative log score, nats")
     for axis, title, name in zip(axes, titles, ("error", "nll_y"), strict=True):
-        _bands(axis, arrays, name, arrays["labels"])
+        _bands(axis, arrays, name)
         axis.set(title=title, xlabel="features measured (mean over rows)")
     axes[0].legend()
     save(figure, path)
@@ -38,33 +46,31 @@ def curves(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
 
 @styled
 def errors(tables: Mapping[str, Mapping[str, np.ndarray]], path: str | Path) -> None:
-    """Draws the error of several tables, one panel each, a method in one colour throughout.
+    """Draws the error of several tables, one panel each, in the colours of `curves`.
 
     Args:
       tables: by name, arrays as of `curves`.
       path: PNG to write.
     """
-    labels = list(dict.fromkeys(str(m) for arrays in tables.values() for m in arrays["labels"]))
     figure, axes = panels(len(tables), width=3.0, height=2.5, max_columns=3)
     for axis, (name, arrays) in zip(axes, tables.items(), strict=True):
-        _bands(axis, arrays, "error", labels)
+        _bands(axis, arrays, "error")
         axis.set(title=f"{name}: {arrays['error_name']}", xlabel="features measured")
-    most = max(axes, key=lambda axis: len(axis.get_lines()))
-    most.legend(fontsize=7)
+    max(axes, key=lambda axis: len(axis.get_lines())).legend(fontsize=7)
     save(figure, path)
 
 
-def _bands(axis, arrays, name, labels):
-    """Draws the curves of every method; its place in `labels` gives its colour."""
-    own = [str(label) for label in arrays["labels"]]
-    for i, label in enumerate(map(str, labels)):
-        if label not in own:
-            continue
-        values, place = arrays[name][own.index(label)], arrays["features"][own.index(label)]
-        mean, std, place = values.mean(axis=0), values.std(axis=0), place.mean(axis=0)
-        style = dict(color=COLOURS[i % len(COLOURS)], ls=STYLES[i // len(COLOURS) % 4])
-        axis.plot(place, mean, label=label, **style)
-        axis.fill_between(place, mean - std, mean + std, color=style["color"], alpha=0.12, lw=0)
+def _bands(axis, arrays, name):
+    """Draws the mean of every method over splits, in a band of one standard deviation."""
+    labels = [str(label).rsplit(" + ", 1) for label in arrays["labels"]]
+    models = list(dict.fromkeys(model for model, _ in labels))
+    for (model, reward), values, features in zip(
+        labels, arrays[name], arrays["features"], strict=True
+    ):
+        mean, std, place = values.mean(axis=0), values.std(axis=0), features.mean(axis=0)
+        style = dict(color=COLOURS[reward], ls=STYLES[models.index(model) % len(STYLES)])
+        axis.plot(place, mean, label=f"{model} + {reward}", **style)
+        axis.fill_between(place, mean - std, mean + std, color=style["color"], alpha=0.1, lw=0)
     axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
 
 

@@ -54,7 +54,7 @@ class Trained(NamedTuple):
         row: Mapping[str, Any],
         *,
         costs: Mapping[str, float] | None = None,
-        num_samples: int = 1000,
+        num_samples: int = 5000,
         seed: int = 0,
     ) -> tuple[Advice, ...]:
         """Ranks the features that are not known of a row by what they would tell of its target.
@@ -62,7 +62,7 @@ class Trained(NamedTuple):
         Args:
           row: what is known, by feature, as it stands in the table; None is not known.
           costs: by feature; those that it leaves out cost 1.
-          num_samples: posterior samples of the row.
+          num_samples: posterior samples of the row; gains have an error of about 0.01 nats at 5000.
           seed: of the samples.
 
         Returns:
