@@ -27,9 +27,10 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from hmcvae import columns, fitting, frames, likelihoods
+from hmcvae import columns, fitting, frames, likelihoods, tails
 from hmcvae.columns import Column, Schema
 from hmcvae.estimator_base import BLOCK, HHVAEBase
+from hmcvae.grouping import REAL
 from hmcvae.predictive import Predictive
 
 MARGIN = 1.0  # standard deviations that imputed numbers may lie beyond the fitted range
@@ -44,12 +45,14 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
     it; a column without values is left as it is; dates are refused.
 
     Attributes after `fit`: `features_`, how every column was read; `num_steps_`, steps taken a
-    stage; `params_` and `scaler_`, the model.
+    stage; `tail_`, the tail of the noise of drawn numbers (`hmcvae.tails`), chosen by held-out
+    rows; `params_` and `scaler_`, the model.
 
     Args:
       schema: {column: kind, "drop" or {"kind": kind, "categories": [labels]}} for columns that
-        inference would read wrongly; kinds are gaussian, loggaussian, bernoulli, categorical, and a
-        "drop" column is left as it is. Columns of arrays are called x0, x1, ...
+        inference would read wrongly, or one kind for all; kinds are gaussian, loggaussian,
+        bernoulli, categorical, and a "drop" column is left as it is. Columns of arrays are called
+        x0, x1, ...
       layer_sizes: sizes of the latent layers, the one next to the data first; None is (d, d / 2)
         with d the number of columns, at least 4 and at most 10.
       hidden: width of the networks.
@@ -73,9 +76,12 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         """Trains the model on a table [N, D] with holes; `y` is not used."""
         frame = self._read(X, reset=True)
         x, mask = self._fit_features(frame)
+        self.tail_ = 0.0
         if x.shape[1]:
             none = np.zeros((len(x), 0))
-            self._fit_model(x, mask, none, none > 0)
+            held_out = self._fit_model(x, mask, none, none > 0)
+            if held_out is not None:
+                self.tail_ = self._fit_tail(held_out)
         return self
 
     def transform(self, X):
@@ -114,10 +120,14 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         frame = self._read(X, reset=False)
         x, mask, rows = self._incomplete(frame)
         values = np.full((n, len(frame), mask.shape[1]), np.nan)
+        is_real, deviation = self._schema().is_kind(*REAL), self._deviation()
         seed = self.seed_ if random_state is None else random_state
         keys = jax.random.split(jax.random.key(seed), len(frame))[rows]
         for block, answer in self._answers(x, mask, n, keys):
-            values[:, rows[block]] = self._to_raw(answer.draws.astype(np.float64))
+            residual = (answer.draws - answer.theta[..., 0]) / deviation
+            stretched = answer.theta[..., 0] + deviation * tails.stretch(self.tail_, residual)
+            draws = np.where(is_real, stretched, answer.draws)
+            values[:, rows[block]] = self._to_raw(draws.astype(np.float64))
         return [self._fill(X, frame, draw) for draw in values]
 
     def log_prob(self, X):
@@ -155,12 +165,25 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         rows = np.flatnonzero(~mask.all(axis=1))
         return self._standardise(raw[rows], mask[rows]), mask[rows], rows
 
+    def _fit_tail(self, held_out):
+        """Chooses the tail of the noise by hidden halves of held-out rows."""
+        hidden = np.random.default_rng(self.seed_).random(held_out.mask.shape) < 0.5
+        hidden &= held_out.mask & self._schema().is_kind(*REAL)
+        answers = self._answers(held_out.x, held_out.mask & ~hidden, self.num_samples)
+        theta = np.concatenate([answer.theta[..., 0] for _, answer in answers], axis=1)
+        residual = (held_out.x - theta.astype(np.float64)) / self._deviation()
+        return tails.fit(residual[:, hidden])
+
+    def _deviation(self):
+        """Standard deviation of p(x_d | theta_d) of real columns, standardised units, [D]."""
+        log_var = self._model().apply({"params": self.params_}, method=lambda m: m.log_var_x)
+        return np.exp(0.5 * np.asarray(log_var, np.float64))
+
     def _expect(self, theta):
         """Means of reals and most probable codes over samples: [S, B, D, C] -> [B, D] raw units."""
         schema = self._schema()
-        log_var = self._model().apply({"params": self.params_}, method=lambda m: m.log_var_x)
         # E[exp(m + s N)] = exp(m + s^2 / 2), in standardised units
-        skew = 0.5 * self.scaler_.scale * np.exp(np.asarray(log_var, np.float64))
+        skew = 0.5 * self.scaler_.scale * self._deviation() ** 2
         z = theta[..., 0] + np.where(schema.is_kind("loggaussian"), skew, 0.0)
         probs = np.asarray(likelihoods.probs(schema, jnp.asarray(theta))).mean(axis=0)
         codes = np.where(schema.is_kind("bernoulli"), probs[..., 0] > 0.5, probs.argmax(axis=-1))

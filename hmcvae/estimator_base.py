@@ -101,7 +101,7 @@ class HHVAEBase(BaseEstimator):
         for name, value in vars(self).items():
             if not name.endswith("_") or name == "features_":
                 continue
-            if isinstance(value, int) or name == "num_steps_":
+            if isinstance(value, int | float) or name == "num_steps_":
                 about["values"][name] = value
             elif isinstance(value, np.ndarray) and value.dtype.hasobject:
                 about["labels"][name] = value.tolist()
@@ -202,7 +202,7 @@ class HHVAEBase(BaseEstimator):
         return self._standardise(x, mask), mask
 
     def _fit_model(self, x, mask, y, y_mask):
-        """Trains on standardised rows, some of which may be held out."""
+        """Trains on standardised rows; returns those that were held out, or None."""
         rows = fitting.Table(x, mask, y.astype(np.float32), y_mask)
         num_held_out = int(self.validation_fraction * len(x))
         held_out = None
@@ -232,6 +232,7 @@ class HHVAEBase(BaseEstimator):
             jax.random.key(self.seed_), self._model(), recipe, rows, held_out, report
         )
         self.params_ = jax.tree.map(np.asarray, params)
+        return held_out
 
     def _recipe(self):
         return fitting.default_recipe(
@@ -264,7 +265,7 @@ class HHVAEBase(BaseEstimator):
         return np.clip(z, -MAX_DEVIATIONS, MAX_DEVIATIONS).astype(np.float32)
 
     def _answers(self, x, mask, num_samples, keys=None):
-        """Yields (slice of rows, `fitting.Answer` for them), a block at a time.
+        """Yields (slice of rows, `fitting.Answer` of S samples for them), a block at a time.
 
         Args:
           x: [N, D] standardised.
@@ -280,11 +281,15 @@ class HHVAEBase(BaseEstimator):
             rows = slice(start, min(start + BLOCK, len(x)))
             size = rows.stop - rows.start
             place = np.minimum(np.arange(BLOCK), size - 1) + start
-            answer = fitting.answer(
-                keys[place], self.params_, x[place], mask[place],
-                model=model, schedule=schedule, num_samples=num_samples,
-            )  # fmt: skip
-            yield rows, jax.tree.map(lambda leaf, n=size: np.asarray(leaf[:, :n]), answer)
+            rounds = [
+                fitting.answer(
+                    keys[place], self.params_, x[place], mask[place], number,
+                    model=model, schedule=schedule,
+                )
+                for number in range(-(-num_samples // fitting.ROUND))
+            ]  # fmt: skip
+            joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_samples], *rounds)
+            yield rows, jax.tree.map(lambda leaf, n=size: leaf[:, :n], joined)
 
 
 def _print(progress, elapsed):

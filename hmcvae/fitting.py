@@ -25,6 +25,7 @@ CHUNK = 100  # steps of one dispatch
 SCORE_EVERY = 5  # chunks between scores of held-out rows
 PATIENCE = 5  # scores without a better one before stage 2 stops
 SCORE_SAMPLES = 16  # posterior samples of a held-out row
+ROUND = 10  # posterior samples that `answer` draws at a time
 
 
 class Table(NamedTuple):
@@ -75,6 +76,47 @@ def default_recipe(max_steps: int, batch_size: int, learning_rate: float, num_tr
     return Recipe(steps, batch_size, learning_rate, num_transitions, schedule)
 
 
+def optimiser(
+    stage: str,
+    main: optax.GradientTransformation,
+    *,
+    end_to_end: bool = True,
+    generative: optax.GradientTransformation | None = None,
+    step_rate: float = 1e-2,
+    scale_rate: float = 1e-2,
+    stein_every: int = 10,
+) -> optax.GradientTransformation:
+    """Builds the optimiser of a stage; groups that the stage does not train stay as they are.
+
+    Args:
+      stage: "marginal", "vi" or "hmc".
+      main: trains the one-column VAEs in "marginal", encoder and the generative group in "vi", the
+        encoder in "hmc".
+      end_to_end: go on training the one-column decoders in "vi".
+      generative: trains the generative group in "hmc"; None is not at all.
+      step_rate: learning rate of the log step sizes.
+      scale_rate: learning rate of the log inflation, every `stein_every`-th step.
+      stein_every: see `Schedule`.
+
+    Returns:
+      A partition by `objectives.labels`.
+    """
+    freeze = optax.set_to_zero()
+    rates = dict.fromkeys(("marginal", "marginal_decoder", "encoder", "generative"), freeze)
+    if stage == "marginal":
+        rates |= {"marginal": main, "marginal_decoder": main}
+    elif stage == "vi":
+        rates |= {"encoder": main, "generative": main}
+        rates["marginal_decoder"] = main if end_to_end else freeze
+    else:
+        scale = optax.conditionally_mask(
+            optax.adam(scale_rate), lambda step: step % stein_every == 0
+        )
+        rates |= {"encoder": main, "generative": generative or freeze}
+        rates |= {"step": optax.adam(step_rate), "scale": scale}
+    return optax.partition(rates, objectives.labels)
+
+
 def fit(
     key,
     model: HVAE,
@@ -117,7 +159,8 @@ def _chunks(key, model, recipe, stage, num_steps, params, rows) -> Iterator[tupl
     size = min(CHUNK, num_steps)
     num_steps = -(-num_steps // size) * size
     num_rows, rows = len(rows.x), _padded(rows)
-    opt_state = _optimiser(stage, recipe).init(params)
+    opt_state = optimiser(stage, optax.adam(recipe.learning_rate)).init(params)
+    recipe = recipe._replace(steps=())  # no part of the program
     for done in range(0, num_steps, size):
         params, opt_state, loss = _chunk(
             key, params, opt_state, rows, num_rows, done,
@@ -153,25 +196,10 @@ def _init(key, model):
     return model.init(key, model.blank_row())["params"]
 
 
-def _optimiser(stage, recipe):
-    adam, freeze = optax.adam(recipe.learning_rate), optax.set_to_zero()
-    rates = {"marginal": freeze, "marginal_decoder": freeze, "encoder": freeze}
-    rates |= {"generative": freeze}
-    if stage == "marginal":
-        rates |= {"marginal": adam, "marginal_decoder": adam}
-    elif stage == "vi":
-        rates |= {"marginal_decoder": adam, "encoder": adam, "generative": adam}
-    else:
-        every = recipe.schedule.stein_every
-        scale = optax.conditionally_mask(optax.adam(1e-2), lambda step: step % every == 0)
-        rates |= {"encoder": adam, "step": optax.adam(1e-2), "scale": scale}
-    return optax.partition(rates, objectives.labels)
-
-
 @functools.partial(jax.jit, static_argnames=("model", "recipe", "stage", "size"))
 def _chunk(key, params, opt_state, rows, num_rows, start, *, model, recipe, stage, size):
     """Takes `size` steps; returns parameters, state of the optimiser and mean loss."""
-    optimiser = _optimiser(stage, recipe)
+    transform = optimiser(stage, optax.adam(recipe.learning_rate))
 
     def step(carry, step):
         params, opt_state = carry
@@ -181,7 +209,7 @@ def _chunk(key, params, opt_state, rows, num_rows, start, *, model, recipe, stag
         value, grads = jax.value_and_grad(
             lambda params: _loss(key_loss, model, recipe, stage, params, batch, step)
         )(params)
-        updates, opt_state = optimiser.update(grads, opt_state, params)
+        updates, opt_state = transform.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), value
 
     carry, values = jax.lax.scan(step, (params, opt_state), start + jnp.arange(size))
@@ -189,15 +217,12 @@ def _chunk(key, params, opt_state, rows, num_rows, start, *, model, recipe, stag
 
 
 def _loss(key, model, recipe, stage, params, batch, step):
-    key_mask, key_z, key_loss = jax.random.split(key, 3)
-    mask, y_mask = objectives.random_mask(key_mask, batch.mask, batch.y_mask)
+    key_rows, key_loss = jax.random.split(key)
     if stage == "marginal":
+        mask, _ = objectives.random_mask(key_rows, batch.mask, batch.y_mask)
         beta = kl_weights(model.schema)
         return objectives.marginal_loss(key_loss, model, params, batch.x, mask, beta=beta)[0]
-    z = model.apply({"params": params}, key_z, batch.x, mask, method="extract")
-    rows = Rows(batch.x, mask, jax.lax.stop_gradient(z), batch.y, y_mask)
-    if not model.target.num_columns:
-        rows = rows._replace(y=None, y_mask=None)
+    rows = objectives.training_rows(key_rows, model, params, *batch)
     loss = objectives.elbo_loss if stage == "vi" else objectives.hmc_loss
     return loss(key_loss, model, params, rows, step, schedule=recipe.schedule)[0]
 
@@ -229,14 +254,14 @@ def _score(key, params, rows, *, model):
 class Answer(NamedTuple):
     """Likelihood parameters and draws at posterior samples of a block of rows."""
 
-    theta: jax.Array  # [S, B, D, C] of the columns
-    theta_y: jax.Array | None  # [S, B, P, C_y] of the targets
-    draws: jax.Array  # [S, B, D] standardised values and codes
+    theta: jax.Array  # [ROUND, B, D, C] of the columns
+    theta_y: jax.Array | None  # [ROUND, B, P, C_y] of the targets
+    draws: jax.Array  # [ROUND, B, D] standardised values and codes
 
 
-@functools.partial(jax.jit, static_argnames=("model", "schedule", "num_samples"))
-def answer(keys, params, x, mask, *, model: HVAE, schedule: Schedule, num_samples: int) -> Answer:
-    """Samples x_U and y given x_O.
+@functools.partial(jax.jit, static_argnames=("model", "schedule"))
+def answer(keys, params, x, mask, number, *, model: HVAE, schedule: Schedule) -> Answer:
+    """Samples x_U and y given x_O, one round: any number of samples takes one program.
 
     Every row has a key of its own, so that what is said of a row does not depend on its company.
 
@@ -245,19 +270,19 @@ def answer(keys, params, x, mask, *, model: HVAE, schedule: Schedule, num_sample
       params: from `fit`.
       x: [B, D] standardised values and codes.
       mask: [B, D] True = observed.
+      number: of the round, from 0; every round draws anew.
       model: the module.
       schedule: of the recipe.
-      num_samples: S.
 
     Returns:
       Answer.
     """
 
     def one(key, x, mask):
-        key_eps, key_decode, key_x = jax.random.split(key, 3)
+        key_eps, key_decode, key_x = jax.random.split(jax.random.fold_in(key, number), 3)
         x, mask = x[None], mask[None]
         posterior = predict.sample_posterior(
-            key_eps, model, params, x, mask, num_samples=num_samples, schedule=schedule
+            key_eps, model, params, x, mask, num_samples=ROUND, schedule=schedule
         )
         out = predict.decode_posterior(key_decode, model, params, x, mask, posterior.eps)
         log_var = model.apply({"params": params}, method=lambda m: m.log_var_x)

@@ -35,13 +35,15 @@ class Feature(NamedTuple):
     constant: Any = None  # the value of all observed cells, where they are equal
 
 
-def describe(frame: pd.DataFrame, declared: Mapping[str, Any] | None = None) -> tuple[Feature, ...]:
+def describe(
+    frame: pd.DataFrame, declared: Mapping[str, Any] | str | None = None
+) -> tuple[Feature, ...]:
     """Describes the columns of a frame.
 
     Args:
       frame: N rows.
       declared: column name -> kind, "drop", or {"kind": kind, "categories": [labels]}; columns that
-        are not named are inferred.
+        are not named are inferred. A kind alone is that of all columns.
 
     Returns:
       One feature a column, in order.
@@ -49,7 +51,8 @@ def describe(frame: pd.DataFrame, declared: Mapping[str, Any] | None = None) -> 
     Raises:
       ValueError, TypeError: the first defect, with column, row and remedy.
     """
-    declared, names = dict(declared or {}), [str(name) for name in frame.columns]
+    names = [str(name) for name in frame.columns]
+    declared = dict.fromkeys(names, declared) if isinstance(declared, str) else dict(declared or {})
     for name in declared:
         if name not in names:
             raise ValueError(

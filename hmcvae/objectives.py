@@ -80,6 +80,31 @@ def random_mask(key, mask, y_mask, *, max_missing: float = 0.99):
     return both[:, : mask.shape[-1]], both[:, mask.shape[-1] :]
 
 
+def training_rows(
+    key, model: HVAE, params, x, mask, y, y_mask, *, max_missing: float = 0.99
+) -> Rows:
+    """Makes the rows of a step of stages 2 and 3: `random_mask`, then z of what it leaves.
+
+    Args:
+      key: PRNG key.
+      model: the module; without targets the rows say so.
+      params: its parameters, to which no gradient flows.
+      x: [B, D] standardised values and codes.
+      mask: [B, D] True = observed.
+      y: [B, P].
+      y_mask: [B, P].
+      max_missing: of `random_mask`.
+
+    Returns:
+      Rows.
+    """
+    key_mask, key_z = jax.random.split(key)
+    mask, y_mask = random_mask(key_mask, mask, y_mask, max_missing=max_missing)
+    z = model.apply({"params": params}, key_z, x, mask, method="extract")
+    rows = Rows(x, mask, jax.lax.stop_gradient(z), y, y_mask)
+    return rows if model.target.num_columns else rows._replace(y=None, y_mask=None)
+
+
 def marginal_loss(key, model: HVAE, params, x, mask, *, beta, pos_weight=None):
     """Computes the sum over columns of the negative one-column bounds, and metrics by name."""
     terms = model.apply(

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hmcvae import columns, images, objectives, predict
+from hmcvae import columns, fitting, images, objectives, predict
 from hmcvae.marginal import kl_weights
-from hmcvae.model import HVAE, Rows
+from hmcvae.model import HVAE
 from launch.data import published, tables
 from launch.experiment import Experiment, Phase, gradient_phase, shuffled_rows
 from launch.experiments import tabular_report
@@ -280,16 +280,6 @@ def make_phases(config, model, schedule) -> tuple[Phase, ...]:
     train, paper = config.train, config.paper
     beta = kl_weights(model.schema, train.marginal_kl_discrete)
 
-    def draw_rows(key, params, data, batch):
-        key_mask, key_z = jax.random.split(key)
-        x, y = data.x[batch], data.y[batch]
-        mask, y_mask = objectives.random_mask(
-            key_mask, data.mask[batch], data.y_mask[batch], max_missing=train.max_missing
-        )
-        z = model.apply({"params": params}, key_z, x, mask, method="extract")
-        rows = Rows(x, mask, jax.lax.stop_gradient(z), y, y_mask)
-        return rows if model.target.num_columns else rows._replace(y=None, y_mask=None)
-
     def marginal(key, step, params, data, batch):
         mask, _ = objectives.random_mask(
             jax.random.fold_in(key, 0),
@@ -306,7 +296,10 @@ def make_phases(config, model, schedule) -> tuple[Phase, ...]:
     def dependency(loss):
         def step(key, step, params, data, batch):
             key_rows, key_loss = jax.random.split(key)
-            rows = draw_rows(key_rows, params, data, batch)
+            cells = (leaf[batch] for leaf in (data.x, data.mask, data.y, data.y_mask))
+            rows = objectives.training_rows(
+                key_rows, model, params, *cells, max_missing=train.max_missing
+            )
             weight = data.pos_weight_y if train.weight_target else None
             return loss(key_loss, model, params, rows, step, schedule=schedule, pos_weight_y=weight)
 
@@ -335,29 +328,26 @@ def make_phases(config, model, schedule) -> tuple[Phase, ...]:
         return {**params, "hmc": tuned}
 
     decayed = _adam(train.learning_rate, train.weight_decay)
-    freeze = optax.set_to_zero()
-    dependent = {"marginal": freeze, "encoder": decayed, "generative": decayed}
-    dependent["marginal_decoder"] = decayed if model.end_to_end else freeze
     phases = []
     if model.marginals:
         alone = _adam(train.learning_rate, train.weight_decay_marginal)
-        transforms = {"marginal": alone, "marginal_decoder": alone}
-        transforms |= {"encoder": freeze, "generative": freeze}
-        phases.append(_phase("marginal", train.marginal_steps, marginal, transforms))
-    bound = objectives.iw_loss if schedule.num_importance else objectives.elbo_loss
-    phases.append(_phase("vi", train.vi_steps, dependency(bound), dependent))
+        optimiser = fitting.optimiser("marginal", alone)
+        phases.append(gradient_phase("marginal", train.marginal_steps, marginal, optimiser))
+    bound = dependency(objectives.iw_loss if schedule.num_importance else objectives.elbo_loss)
+    optimiser = fitting.optimiser("vi", decayed, end_to_end=model.end_to_end)
+    phases.append(gradient_phase("vi", train.vi_steps, bound, optimiser))
     if train.hmc_steps:
-        joint = _adam(train.learning_rate_joint, 0.0) if train.learning_rate_joint else freeze
-        tuned = {
-            "marginal_decoder": freeze,
-            "generative": joint,
-            "step": optax.adam(train.learning_rate_hmc),
-            "scale": optax.conditionally_mask(
-                optax.adam(train.learning_rate_scale), lambda step: step % train.stein_every == 0
-            ),
-        }
+        rate = train.learning_rate_joint
+        optimiser = fitting.optimiser(
+            "hmc",
+            decayed,
+            generative=optax.adam(rate) if rate else None,
+            step_rate=train.learning_rate_hmc,
+            scale_rate=train.learning_rate_scale,
+            stein_every=train.stein_every,
+        )
         loss = probed(dependency(objectives.hmc_loss))
-        phases.append(_phase("hmc", train.hmc_steps, loss, dependent | tuned, prepare=with_hmc))
+        phases.append(gradient_phase("hmc", train.hmc_steps, loss, optimiser, prepare=with_hmc))
     return tuple(phases)
 
 
@@ -373,11 +363,6 @@ def _probe(key, model, params, data, schedule):
     )  # fmt: skip
     count = jnp.sum(rows.known & ~rows.shown, axis=-1)
     return -jnp.mean(out["joint_x"] / jnp.maximum(count, 1), where=count > 0)
-
-
-def _phase(name, num_steps, loss, transforms, **options):
-    optimiser = optax.partition(transforms, objectives.labels)
-    return gradient_phase(name, num_steps, loss, optimiser, **options)
 
 
 def _adam(learning_rate, weight_decay):
