@@ -62,7 +62,8 @@ def add_descent(config):
     config.evaluate.num_samples = 4  # starts of the descent
     config.evaluate.completion_steps = 100
     config.evaluate.completion_rate = 0.1
-    config.evaluate.noise = 0.1  # sigma of the observed values
+    # sigma of the observed values: of 0.03 to 0.3 the best for Functa on digits' validation items
+    config.evaluate.noise = 0.1
 
 
 def shrink(config):

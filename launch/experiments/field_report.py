@@ -29,6 +29,7 @@ PCA_SIZE = 64  # components of the feature space that generated sets are compare
 PCA_ITEMS = 5000  # training items that it is fitted to
 AUDITED = 64  # generated items whose nearest training item is looked for
 STEPS = 9  # of an interpolation
+MSE_FLOOR = 1e-6  # below what 8 bits tell apart: 60 dB, where an exact item would be infinite
 PARTS = ("mask", "mean", "samples", "psnr", "std")  # of completions, in the arrays
 
 
@@ -172,9 +173,13 @@ class Scorer:
             out["iou"] = metrics.intersection_over_union(prediction, values, where=where)
         return out
 
+    def psnr(self, mse):
+        """Returns PSNR in dB, no more than 60, of mean squared errors."""
+        return metrics.psnr(jnp.maximum(mse, MSE_FLOOR))
+
     def _summary(self, errors, more, ending):
         mse = errors["mse"]
-        out = {"psnr": np.mean(metrics.psnr(mse))}
+        out = {"psnr": np.mean(self.psnr(mse))}
         if self.field.unit:
             out["rmse_raw"] = float(metrics.rmse(mse.mean(), scale=self.field.unit[1]))
         averaged = {name: v.mean() for name, v in (errors | more).items() if name != "mse"}
@@ -197,8 +202,8 @@ class Scorer:
         found = self._reconstruct(params, keys, self.test, self.known)
         scores = {
             **self._summary(found["errors"], found["scores"], ""),
-            "psnr_of_mean": float(metrics.psnr(found["errors"]["mse"].mean())),
-            "psnr_of_training_mean": np.mean(metrics.psnr(self._baseline())),
+            "psnr_of_mean": float(self.psnr(found["errors"]["mse"].mean())),
+            "psnr_of_training_mean": np.mean(self.psnr(self._baseline())),
             **self.set_scores(found),
         }
         truth = np.where(self.known[..., None], self.test, np.nan)
@@ -248,7 +253,7 @@ class Scorer:
             "mean": found["mean"][first],
             "samples": drawn[:, :2],
             "std": drawn.std(axis=1),
-            "psnr": np.asarray(metrics.psnr(found["errors"]["mse"][first])),
+            "psnr": np.asarray(self.psnr(found["errors"]["mse"][first])),
         }
 
     def _made(self, params, key, find):
@@ -271,6 +276,8 @@ class Scorer:
                 audit, nearest = self._audit(out)
                 found |= audit
                 shown |= nearest
+            if ending:  # of the same items again
+                found.pop("fd_floor", None)
             scores |= {f"{name}{ending}": value for name, value in found.items()}
             pictures |= {f"{name}{ending}": value for name, value in shown.items()}
         return scores, pictures

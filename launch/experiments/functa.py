@@ -1,9 +1,9 @@
 """Functa on a data set of functions: a config and a `Field` bound to `functions.functa`.
 
-Three phases: `train` trains the shared network and the step sizes, `fit` encodes every training item
-once, a batch a step, and `prior` trains a flow and a diffusion model on these latents. The latents
-are part of the state, so that a run cut off in `fit` goes on with the item that it had come to;
-when all are there they are stored, `arrays/fit.npz`. A replica is one seed.
+Three phases: `train` trains the shared network and the step sizes, `fit` encodes every training
+item once, a batch a step, and `prior` trains a flow and a diffusion model on these latents. The
+latents are part of the state, so that a run cut off in `fit` goes on with the item that it had come
+to; when all are there they are stored, `arrays/fit.npz`. A replica is one seed.
 """
 
 from typing import NamedTuple

@@ -11,7 +11,7 @@ diffusion model.
 import jax
 import numpy as np
 
-from functions import functa, metrics
+from functions import functa
 from launch.experiments import field_report
 
 
@@ -47,7 +47,7 @@ class Scorer(field_report.Scorer):
                 num_steps=num, penalty=self.train.penalty,
             ).latent  # fmt: skip
             error = self.errors(self.decode(None, params, z)["mean"], values, where)["mse"]
-            scores[f"psnr_{num}_steps"] = metrics.psnr(error)
+            scores[f"psnr_{num}_steps"] = self.psnr(error)
         return scores
 
     def latents(self, params) -> tuple[dict, dict]:
@@ -63,7 +63,7 @@ class Scorer(field_report.Scorer):
             found.append(self._fit(replica, self.test, self.known))
         arrays["test_latents"] = np.stack([fitted.latent for _, fitted in found])
         arrays["test_mse"] = np.stack([errors for errors, _ in found])
-        return {"psnr_train": np.asarray(metrics.psnr(mse)).mean(axis=1)}, arrays
+        return {"psnr_train": np.asarray(self.psnr(mse)).mean(axis=1)}, arrays
 
 
 def evaluator(scorer: Scorer, num_seeds: int):

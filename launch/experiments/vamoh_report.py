@@ -36,7 +36,7 @@ class Scorer(field_report.Scorer):
         )  # fmt: skip
         own = self.decode(key_own, params, z, (values, known))
         size = jnp.sum(known) * values.shape[-1]
-        psnr = lambda prediction: metrics.psnr(self.errors(prediction, values, known)["mse"])
+        psnr = lambda prediction: self.psnr(self.errors(prediction, values, known)["mse"])
         return {
             "bits_per_dimension": metrics.bits_per_dimension(
                 terms.log_lik - terms.kl_z - terms.kl_c, size

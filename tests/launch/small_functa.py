@@ -1,7 +1,7 @@
 """Functa trained for moments, without scores: an evaluation is the parameters.
 
-Run as a program, on a directory, it trains on four emulated devices, items of a batch spread over
-them.
+Run as a program, on a directory, it trains and fits on four emulated devices, items of a batch
+spread over them.
 """
 
 import os
@@ -26,7 +26,7 @@ FIELDS = {
 }
 
 
-def train(path, stop_at=None, num_devices=1):
+def train(path, stop_at=None, num_devices=1, num_phases=3):
     """Trains; with `stop_at` sends itself SIGTERM at that (phase, step)."""
     config = functa_digits.get_config("smoke")
     config.update_from_flattened_dict(FIELDS | {"mesh.data": num_devices})
@@ -41,9 +41,14 @@ def train(path, stop_at=None, num_devices=1):
         leaves = jax.tree_util.tree_leaves_with_path(params)
         return {}, {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
-    changed = {"batches": batches, "evaluate": parameters, "figures": lambda *_: None}
-    loop.run(experiment._replace(**changed), config, path)
+    changed = experiment._replace(
+        phases=experiment.phases[:num_phases],
+        batches=batches,
+        evaluate=parameters,
+        figures=lambda *_: None,
+    )
+    loop.run(changed, config, path)
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), num_devices=4)
+    train(Path(sys.argv[1]), num_devices=4, num_phases=2)

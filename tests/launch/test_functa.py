@@ -55,6 +55,7 @@ def test_smoke_config_is_scored_and_drawn(finished):
         *scores
     }
     assert scores["psnr"] == scores["psnr_3_steps"]
+    assert "fd_floor_diffusion" not in scores
     assert {*result["phases"]} == {"train", "fit", "prior"}
     drawn = {path.stem for path in (finished / "figures").glob("*.png")}
     assert drawn == {
