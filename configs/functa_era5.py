@@ -19,6 +19,7 @@ def get_config(variant=""):
     config.data.name = "sphere"
     if not config.paper:
         config.model.omega = 10.0  # coordinates are unit vectors: an axis is 2 units long
+        config.train.learning_rate = 3e-4
         config.train.num_points = 384  # of 1152, seen a step
         config.evaluate.num_items = 50
     config.fit.batch_size = 8
