@@ -1,5 +1,6 @@
 """Set-up of all tests: the CPU unless told otherwise, and compiled programs kept between runs."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -20,6 +21,19 @@ def key():
     import jax
 
     return jax.random.key(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Drops the programs of a file after it: of all files they would be gigabytes a process.
+
+    Each also holds memory maps, of which Linux allows a process 65 530: the next one is a crash.
+    """
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_runtest_setup(item):
