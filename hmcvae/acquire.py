@@ -57,7 +57,7 @@ def episode(
     costs=None,
     budget: float = np.inf,
     min_gain: float = -np.inf,
-    max_spread: float = 0.0,
+    max_spread: float = -np.inf,
     order=None,
     pos_weight_y=None,
 ) -> Episode:
@@ -263,9 +263,5 @@ def _variance(context, mean, probs):
     target = context.model.target
     log_var = rewards.apply(context, lambda m: m.log_var_y)
     real = jnp.var(mean, axis=0) + jnp.exp(log_var)
-    first = probs[..., 0]
-    discrete = jnp.where(
-        target.is_kind("bernoulli"), first * (1 - first), 1 - jnp.sum(probs**2, axis=-1)
-    )
     is_discrete = target.is_kind("bernoulli", "categorical")
-    return jnp.where(is_discrete, discrete, real)
+    return jnp.where(is_discrete, jnp.sum(probs * (1 - probs), axis=-1), real)

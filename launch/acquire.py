@@ -238,8 +238,8 @@ def _parser():
     add("--budget", type=float, default=np.inf, help="cost that a row may not exceed")
     add("--min_gain", type=float, default=-np.inf, help="stop a row where no feature is expected "
         "to bring as much, in nats; random and order do not stop by it")  # fmt: skip
-    add("--max_spread", type=float, default=0.0, help="stop a row where the standard deviation of "
-        "its target is at most this, in standardised units (0)")  # fmt: skip
+    add("--max_spread", type=float, default=-np.inf, help="stop a row where the standard "
+        "deviation of its target is at most this, in standardised units")  # fmt: skip
     add("--rows_per_block", type=int, default=8, help="rows worked on together: few stay in the "
         "caches of a CPU, hundreds fill an accelerator; memory grows with it (8)")  # fmt: skip
     add("--seed", type=int, default=0, help="of rows and samples (0)")

@@ -95,7 +95,7 @@ def compiled_episode(key, model, params, rows, limits, *, settings, num_steps, o
 
 def run(model, params, rows, settings, *, num_steps=5, seed=0, order=None, **limits):
     costs = jnp.ones(rows.x.shape[1])
-    limits = dict(costs=costs, budget=np.inf, min_gain=-np.inf, max_spread=0.0) | limits
+    limits = dict(costs=costs, budget=np.inf, min_gain=-np.inf, max_spread=-np.inf) | limits
     key = jax.random.key(seed)
     return compiled_episode(
         key, model, params, rows, limits, settings=settings, num_steps=num_steps, order=order
@@ -314,6 +314,18 @@ def test_what_is_not_measured_cannot_matter(name, reward):
     np.testing.assert_array_equal(a.chosen[0] >= 0, ~rows.shown.all(axis=1))
     assert np.all(np.isfinite(np.asarray(a.gain)[a.chosen >= 0]))
     assert np.any(a.joint_y != b.joint_y)
+
+
+def test_rows_sure_of_their_class_are_measured_to_the_end_unless_told_otherwise():
+    model, params = mixed_model(layer_sizes=(3,))
+    last = params["predictor"]["layer1"]["affine"]
+    last["bias"] = last["bias"].at[0].add(1e4)
+    rows, settings = mixed_rows(), Settings("random", num_samples=20)
+    full = run(model, params, rows, settings, num_steps=4)
+    stopped = run(model, params, rows, settings, num_steps=4, max_spread=0.0)
+    np.testing.assert_array_equal(full.spread, 0)
+    np.testing.assert_array_equal(np.sum(full.chosen >= 0, axis=0), np.sum(~rows.shown, axis=1))
+    np.testing.assert_array_equal(stopped.chosen, -1)
 
 
 def test_a_column_that_the_encoder_cannot_see_has_no_gaussian_reward():
