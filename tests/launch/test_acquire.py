@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hmcvae.acquire import Episode
-from launch import acquire, episodes, trained
+from launch import acquire, acquire_figures, episodes, trained
 from launch.data import tables
 from tests.launch import small_tables
 
@@ -68,7 +68,9 @@ def test_leaves_curves_areas_and_pictures(runs, capsys):
     np.testing.assert_allclose(result["areas"]["VAEM + mi"]["error"][1], area)
     assert result["rows"] == 9
     assert set(result["seconds_per_step"]) == set(labels)
-    for name in ("curves.png", "measured.png"):
+    with np.load(folder / "arrays.npz") as arrays:
+        acquire_figures.errors({"study": arrays, "again": arrays}, folder / "errors.png")
+    for name in ("curves.png", "measured.png", "errors.png"):
         with Image.open(folder / name) as picture:
             assert np.asarray(picture).std() > 5
     assert not list(folder.rglob("*.tmp"))
