@@ -61,8 +61,8 @@ def check(imputer, frame: pd.DataFrame, hidden: np.ndarray, num_draws: int) -> H
     schema = frames.schema(features)
     kept = [i for i, feature in enumerate(features) if feature.column is not None]
     shown = without(frame, hidden)
-    x, truth = (frames.encode(features, f) for f in (shown, frame.iloc[rows]))
-    encode = lambda f: frames.encode(features, f)
+    encode = lambda frame: frames.encode(features, frame)
+    x, truth = encode(shown), encode(frame.iloc[rows])
     draws = np.stack([encode(drawn) for drawn in imputer.sample(shown.iloc[rows], num_draws)])
     hidden = hidden[rows][:, kept]
     mask = ~np.isnan(x)

@@ -8,6 +8,7 @@ and blanks before an entry.
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -120,13 +121,15 @@ def write_long(source: Source, tables: Iterable, stream: IO[bytes]) -> None:
             table.insert(1, ID, [str(row + 1) for row in range(num)])
             return table
 
-        all_tables = (numbered(k, table) for k, table in enumerate(_chain(source.text, tables)))
+        all_tables = (
+            numbered(k, table) for k, table in enumerate(itertools.chain([source.text], tables))
+        )
         _write_text(source.dialect, all_tables, stream)
         return
     numbers = [pyarrow.field(name, pyarrow.int64()) for name in (IMP, ID)]
     schema = pyarrow.schema([*numbers, *source.arrow.schema])
     with pyarrow.parquet.ParquetWriter(stream, schema) as writer:
-        for k, table in enumerate(_chain(source.arrow, tables)):
+        for k, table in enumerate(itertools.chain([source.arrow], tables)):
             columns = [pyarrow.array(np.full(num, k)), pyarrow.array(np.arange(num) + 1)]
             writer.write_table(pyarrow.Table.from_arrays([*columns, *table.columns], schema=schema))
 
@@ -163,11 +166,6 @@ def _word(value):
     if value is None or value is pd.NA or value != value:
         return ""
     return f"{value:.7g}" if isinstance(value, float) else str(value)
-
-
-def _chain(first, rest):
-    yield first
-    yield from rest
 
 
 def _write_text(dialect, frames, stream):

@@ -7,6 +7,7 @@ and take its time with a header of a million columns.
 
 import csv
 import gzip
+import itertools
 import json
 import zlib
 from collections import Counter
@@ -69,7 +70,8 @@ def scan(path: Path, sep: str | None = None) -> Dialect:
             encoding = "utf-8-sig" if first.startswith(BOM) else "utf-8"
             first = first.removeprefix(BOM)
             sep = sep or max(",;\t", key=first.count)
-            _scan_rows(path, csv.reader(_chain(first, lines), delimiter=sep, skipinitialspace=True))
+            lines = itertools.chain([first], lines)
+            _scan_rows(path, csv.reader(lines, delimiter=sep, skipinitialspace=True))
             return Dialect(sep, "\r\n" if first.endswith("\r\n") else "\n", encoding)
     except (csv.Error, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
@@ -128,11 +130,6 @@ def _lines(path, stream):
                 f"row of the table its own line, and the table at most {MAX_COLUMNS} columns"
             )
         yield line
-
-
-def _chain(first, lines):
-    yield first
-    yield from lines
 
 
 def _scan_rows(path, reader):

@@ -26,6 +26,7 @@ from launch.experiments.field_model import FieldModel, refuse
 
 REPRESENTATIONS = ("siren", "fourier", "coordinates")
 BETAS = (0.5, 0.999)  # of both optimisers, as published
+load_field = field_model.load
 ALARMS = gasp.Watch(  # what has happened if one is raised
     loss="sure_discriminator_alarm",
     contrast="blind_discriminator_alarm",
@@ -106,11 +107,6 @@ def check(config):
     for name in ("noise", "num_samples"):
         if not evaluate[name] > 0:
             refuse(f"evaluate.{name}", evaluate[name], "more than 0")
-
-
-def load_field(config) -> fields.Field:
-    """Loads the data set that the config names."""
-    return field_model.load(config)
 
 
 def make_generator(config, field: fields.Field) -> gasp.Generator:
