@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from functions import domains, tasks
-from launch.field_figures import side_by_side
+from launch.field_figures import fraction_curves, side_by_side
 
 ABSENT = "-"
 # Scores by their names in result.json: a title, and 1 or -1 where more or less is better.
@@ -48,9 +48,9 @@ GENERATE = {
 }
 INTRODUCTION = f"""\
 Means over test items, ± the population standard deviation over seeds where there are several.
-Completions are scored on hidden points only; `left` means that the left half is observed; dropped
-points may be other draws. Fréchet distances are of principal components of the training items, not
-FID. **Bold**: the best of a row; {ABSENT}: there is no such score."""
+Completions are scored on hidden points only, of all models the same; `left` means that the left
+half is observed. Fréchet distances are of principal components of the training items, not FID.
+**Bold**: the best of a row; {ABSENT}: there is no such score."""
 
 
 class Run(NamedTuple):
@@ -123,6 +123,9 @@ def pictures(runs: Sequence[Run], folder: Path) -> dict[str, str]:
     finding = [run for run in runs if "truth" in run.arrays]  # latents of items
     if not finding:
         return drawn
+    if any(_score(run, "psnr_drop50") for run in finding):
+        fraction_curves(_by_fraction(finding), folder / "dropped.png")
+        drawn["Dropped points, by the share that is observed"] = "dropped.png"
     truth = finding[0].arrays["truth"]
     rows = [(run.label, True, run.arrays["reconstruction"]) for run in finding]
     draw("Reconstructions", "reconstructions", own, [("data", False, truth), *rows])
@@ -145,6 +148,23 @@ def pictures(runs: Sequence[Run], folder: Path) -> dict[str, str]:
         title = f"Super-resolution, {' x '.join(map(str, finer.shape))}"
         draw(title, "super_resolution", finer, [("data", False, truth[:, nearest]), *rows])
     return drawn
+
+
+def _by_fraction(runs):
+    """Gathers the scores of dropped points for `fraction_curves`."""
+    shares = sorted(int(t.removeprefix("drop")) for t in tasks.TASKS if t.startswith("drop"))
+    shares = shares[::-1]  # dropped
+    arrays = {
+        "models": np.array([run.label for run in runs]),
+        "fraction": 1 - np.array(shares) / 100,
+    }
+    for i, run in enumerate(runs):
+        for metric in ("psnr", "nll"):
+            found = [_score(run, f"{metric}_drop{share}") for share in shares]
+            seeds = len(run.result["replica_seeds"])
+            values = [score["replicas"] if score else [np.nan] * seeds for score in found]
+            arrays[f"{metric}_{i}"] = np.array(values, float).T
+    return arrays
 
 
 def _reconstruct(run):

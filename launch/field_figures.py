@@ -331,12 +331,16 @@ def fraction_curves(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
 
     Args:
       arrays: models [M] names; fraction [F] in [0, 1]; for every model i: psnr_<i> dB and nll_<i>
-        nats a value, [R, F] of R seeds; the line is their mean, the band spans them all.
+        nats a value, [R, F] of R seeds, NaN where unknown; the line is their mean, the band spans
+        them all. What no model has gets no panel.
       path: PNG to write.
     """
-    figure, axes = panels(2, width=3.5, height=2.6)
     percent = 100 * np.asarray(arrays["fraction"], float)
     labels = {"psnr": "PSNR of hidden points (dB)", "nll": "NLL of hidden points (nats a value)"}
+    count = range(len(arrays["models"]))
+    known = lambda name: any(np.isfinite(arrays[f"{name}_{i}"]).any() for i in count)
+    labels = {name: label for name, label in labels.items() if known(name)}
+    figure, axes = panels(len(labels), width=3.5, height=2.6)
     for axis, (name, label) in zip(axes, labels.items(), strict=True):
         for i, model in enumerate(arrays["models"]):
             runs = np.asarray(arrays[f"{name}_{i}"], float)
@@ -347,32 +351,6 @@ def fraction_curves(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
         axis.set(xlabel="observed points (%)", ylabel=label)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 5))
-    save(figure, path)
-
-
-@styled
-def ablation(arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
-    """Draws named variants on a few metrics, a dot and an interval each; the first is the model.
-
-    Args:
-      arrays: variants [V], metrics [M] names; value, low, high [V, M], NaN where not measured;
-        is_higher_better [M] bool.
-      path: PNG to write.
-    """
-    variants, metrics = ([str(name) for name in arrays[key]] for key in ("variants", "metrics"))
-    value, low, high = (np.asarray(arrays[key], float) for key in ("value", "low", "high"))
-    height = 0.26 * len(variants) + 0.3
-    figure, axes = panels(len(metrics), width=2.3, height=height, max_columns=len(metrics))
-    place, colors = np.arange(len(variants)), [MODEL, *[DARK] * (len(variants) - 1)]
-    for m, axis in enumerate(axes):
-        axis.axvline(value[0, m], color=MODEL, lw=0.8, ls=(0, (4, 3)), zorder=1)
-        axis.hlines(place, low[:, m], high[:, m], color=colors, zorder=2)
-        axis.scatter(value[:, m], place, color=colors, s=24, zorder=3)
-        is_higher = arrays["is_higher_better"][m]
-        axis.set_title("better →" if is_higher else "← better", fontsize=8, color=DARK)
-        axis.set(ylim=(len(variants) - 0.5, -0.5), xlabel=metrics[m])
-        axis.set_yticks(place, variants if m == 0 else [""] * len(variants))
-        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, steps=[1, 2, 5, 10]))
     save(figure, path)
 
 

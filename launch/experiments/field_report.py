@@ -69,6 +69,7 @@ class Scorer:
         """Prepares the items; compiles nothing yet."""
         self.model, self.field, self.domain = model, field, field.domain
         self.settings, self.paper = config.evaluate, config.paper
+        self.root = jax.random.key(config.data.seed)
         self.coords = jnp.asarray(model.coordinates(field.domain))
         count = self.settings.num_items or len(field.test)
         values = np.asarray(to_unit(field.test[:count], field.num_levels))
@@ -235,7 +236,9 @@ class Scorer:
         return jax.lax.map(one, (jax.random.split(key_decode, num), drawn))
 
     def _score_completions(self, key, params, name, is_shown):
-        key_mask, key_score, key_draw = jax.random.split(key, 3)
+        key_score, key_draw = jax.random.split(key)
+        # holes belong to the data: all models, seeds and phases are asked for the same points
+        key_mask = stream(self.root, name, 0)
         make = lambda key: jnp.asarray(tasks.mask(name, key, self.domain, paper=self.paper))
         shown = self.known & np.asarray(jax.vmap(make)(jax.random.split(key_mask, len(self.test))))
         keys = jax.random.split(key_score, len(self.test))

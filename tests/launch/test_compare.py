@@ -60,6 +60,7 @@ def leave(path, model, metrics, *, meta=META, config=None, finds=True, seed=0):
 @pytest.fixture
 def runs(tmp_path):
     vamoh = {"psnr": score(20, 22), "psnr_inpaint": score(14, 14), "fd_mean": score(3, 3)}
+    vamoh |= {"psnr_drop50": score(15, 16), "psnr_drop90": score(11, 12)}
     vamoh |= {"bits_per_dimension": score(1.5, 1.5), "nll_inpaint": score(2, 2)}
     gasp = {"psnr": score(18, 18), "psnr_inpaint": score(15, 15), "fd_mean": score(1, 2)}
     return [
@@ -89,7 +90,7 @@ def test_page_has_capabilities_scores_times_and_pictures(runs, tmp_path, capsys)
         "| training, s | 62 | 62 |",
     ):
         assert row in text
-    for name in ("samples", "reconstructions", "completions_drop50", "super_resolution"):
+    for name in ("samples", "reconstructions", "completions_drop50", "super_resolution", "dropped"):
         assert f"({name}.png)" in text
         assert (tmp_path / "page" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 

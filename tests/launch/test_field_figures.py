@@ -123,24 +123,11 @@ def fraction_curves(_):
     }
 
 
-def ablation(_):
-    value = np.random.default_rng(0).normal([25, -2, 30], [1, 0.2, 3], (5, 3))
-    value[2, 1] = np.nan
-    return {
-        "variants": np.array(["full model", "without HMC", "published bound", "Gaussian", "K = 1"]),
-        "metrics": np.array(["PSNR (dB)", "NLL (nats a point)", "Frechet distance"]),
-        "value": value,
-        "low": value - 0.1,
-        "high": value + 0.1,
-        "is_higher_better": np.array([True, False, False]),
-    }
-
-
 ON_FIELDS = (
     reconstructions, completions, super_resolution, side_by_side, samples, audit, interpolation,
 )  # fmt: skip
 CASES = [(make, name) for make in ON_FIELDS for name in DOMAINS]
-CASES += [(globe, "sphere"), (fraction_curves, "curves"), (ablation, "dots")]
+CASES += [(globe, "sphere"), (fraction_curves, "curves")]
 
 
 def draw(make, arrays, path):
@@ -172,7 +159,7 @@ def changed(value):
     return value[..., ::-1, :] * 0.9 if value.ndim > 1 and value.shape[-1] < 4 else value * 0.7
 
 
-@pytest.mark.parametrize("make", [*ON_FIELDS, globe, fraction_curves, ablation])
+@pytest.mark.parametrize("make", [*ON_FIELDS, globe, fraction_curves])
 def test_every_array_changes_the_picture(make, tmp_path):
     name = "series" if make in (completions, side_by_side) else "image"
     name = "sphere" if make is globe else name
