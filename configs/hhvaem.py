@@ -88,7 +88,11 @@ def get_config(variant="wine"):
     config.model.name = model.upper() + (" without reparameterisation" if noreparam else "")
     config.model.layer_sizes = sizes["latents"] if is_deep else sizes["latents"][:1]
     config.model.posterior = "hmc" if is_hmc else "gaussian"
-    config.model.bound = "iw" if model.startswith("miwae") else "elbo"
+    config.model.bound = "elbo"
+    if model.startswith("miwae"):
+        config.model.bound = "iw"
+    elif is_hmc and not (paper or noreparam):
+        config.model.bound = "wake"
     config.model.marginals = model.endswith("m")
     config.model.end_to_end = not paper  # explain x through the one-column decoders, or draws of z
     config.model.reparameterised = not noreparam
@@ -121,7 +125,8 @@ def get_config(variant="wine"):
     config.train.anneal_steps = sizes["kl"]
     config.train.clock_rate = 2 if paper and is_deep and is_hmc else 1
     config.train.weight_target = paper  # ones of a Bernoulli target count #zeros / #ones times
-    config.train.num_importance = 5  # samples a row of the bound "iw"
+    is_wake = config.model.bound == "wake"
+    config.train.num_importance = 20 if is_wake else 5  # samples a row of the bounds "iw", "wake"
     config.train.num_transitions = sizes["T"][0 if model == "hh-vae" else 1]
     config.train.num_leapfrog = 5
     config.train.initial_steps = (0.02, 0.05) if paper else (0.1, 0.3)  # drawn between the two
@@ -137,7 +142,7 @@ def get_config(variant="wine"):
     config.evaluate.samples_per_chunk = 40
     config.evaluate.rows_per_block = 64
     config.evaluate.num_draws = 100  # samples kept of every real cell, for CRPS and coverage
-    config.evaluate.num_proposals = 50  # of which each sample is one, for the bound "iw"
+    config.evaluate.num_proposals = 50  # of which each sample is one, for "iw", "wake"
     config.evaluate.probe_every = 0  # steps between scores of test rows in the HMC stage; 0 = none
 
     config.loop = ml_collections.ConfigDict()

@@ -65,10 +65,8 @@ def default_recipe(max_steps: int, batch_size: int, learning_rate: float, num_tr
     """
     stages = [("marginal", max_steps // 10), ("vi", max_steps), ("hmc", max_steps // 40)]
     steps = tuple((stage, max(num, 1)) for stage, num in stages[: 3 if num_transitions else 2])
-    anneal = min(1000, max_steps // 10)
     schedule = Schedule(
-        balance_steps=anneal,
-        anneal_steps=anneal,
+        bound="wake",
         num_rows_stein=16,
         accept_target=0.8,
         precondition=True,
@@ -147,8 +145,7 @@ def fit(
         key, key_stage = jax.random.split(key)
         chunks = _chunks(key_stage, model, recipe, stage, num_steps, params, rows)
         if stage == "vi" and held_out is not None:
-            first = recipe.schedule.anneal_steps
-            params = _best(key_score, model, chunks, held_out, first, report)
+            params = _best(key_score, model, recipe.schedule, chunks, held_out, report)
         else:
             params = _last(chunks, report)
     return params
@@ -176,13 +173,13 @@ def _last(chunks, report):
             return params
 
 
-def _best(key, model, chunks, held_out, first, report):
-    """Returns the best-scored parameters of a stage; those before step `first` do not count."""
+def _best(key, model, schedule, chunks, held_out, report):
+    """Returns the best-scored parameters of a stage."""
     best, best_score, age, score = None, -np.inf, 0, float("nan")
     for i, (progress, params) in enumerate(chunks):
         is_last = progress.step >= progress.num_steps
-        if progress.step > first and ((i + 1) % SCORE_EVERY == 0 or is_last):
-            score = float(_score(key, params, _padded(held_out), model=model))
+        if (i + 1) % SCORE_EVERY == 0 or is_last:
+            score = float(_score(key, params, _padded(held_out), model=model, schedule=schedule))
             age += 1
             if score > best_score:
                 best, best_score, age = params, score, 0
@@ -223,16 +220,17 @@ def _loss(key, model, recipe, stage, params, batch, step):
         beta = kl_weights(model.schema)
         return objectives.marginal_loss(key_loss, model, params, batch.x, mask, beta=beta)[0]
     rows = objectives.training_rows(key_rows, model, params, *batch)
-    loss = objectives.elbo_loss if stage == "vi" else objectives.hmc_loss
+    bound = objectives.BOUNDS[recipe.schedule.bound]
+    loss = bound if stage == "vi" else objectives.hmc_loss
     return loss(key_loss, model, params, rows, step, schedule=recipe.schedule)[0]
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _score(key, params, rows, *, model):
+@functools.partial(jax.jit, static_argnames=("model", "schedule"))
+def _score(key, params, rows, *, model, schedule):
     """Log score of what is hidden of held-out rows, in nats a cell.
 
     The target where there is one, and otherwise half of the observed cells, each on its own, under
-    the encoder's Gaussian.
+    draws resampled from the encoder's.
     """
     key_hide, key_eps, key_x = jax.random.split(key, 3)
     hidden = jax.random.bernoulli(key_hide, 0.5, rows.mask.shape) & rows.mask
@@ -240,7 +238,7 @@ def _score(key, params, rows, *, model):
         hidden = jnp.zeros_like(hidden)
     shown = rows.mask & ~hidden
     posterior = predict.sample_posterior(
-        key_eps, model, params, rows.x, shown, num_samples=SCORE_SAMPLES, schedule=Schedule()
+        key_eps, model, params, rows.x, shown, num_samples=SCORE_SAMPLES, schedule=schedule
     )
     out = predict.decode_posterior(key_x, model, params, rows.x, shown, posterior.eps)
     if model.target.num_columns:

@@ -1,10 +1,10 @@
 """Objectives of the three stages of training, with gradients routed by `stop_gradient`.
 
 Stage 1 fits the one-column VAEs (`marginal_loss`; plain models have none), stage 2 the dependency
-VAE by its evidence bound (`elbo_loss`) or the importance-weighted one (`iw_loss`), stage 3
-everything jointly (`hmc_loss`): the encoder by the bound, decoder, hierarchy, predictor and step
-sizes by E[log p(z_O, y_O, eps_T)] at the end of the chain, the inflation of the chain's start by a
-Stein discrepancy (Algorithm 1 of Peis et al. 2022).
+VAE by one of `BOUNDS`: its evidence bound (`elbo_loss`), the importance-weighted one (`iw_loss`) or
+reweighted wake-sleep (`wake_loss`). Stage 3 fits everything jointly (`hmc_loss`): the encoder as in
+stage 2, decoder, hierarchy, predictor and step sizes by E[log p(z_O, y_O, eps_T)] at the end of the
+chain, the inflation of the chain's start by a Stein discrepancy (Algorithm 1 of Peis et al. 2022).
 One scalar carries the three losses of stage 3, so one `value_and_grad` serves all groups.
 """
 
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hmcvae import hmc, stein, tuning
+from hmcvae import hmc, likelihoods, stein, tuning
 from hmcvae.hierarchy import kl_weights, per_dimension
 from hmcvae.model import HVAE, Rows
 
@@ -36,8 +36,9 @@ class Schedule(NamedTuple):
     accept_target: float = 0.0  # acceptance that step sizes are pulled to; 0 is no pull
     precondition: bool = False  # steps in units of the encoder's standard deviation of every row
     gradient: str = "detached"  # of the chain to its step sizes: see hmc.run
-    num_importance: int = 0  # K of the importance-weighted bound; 0 is the evidence bound
-    num_proposals: int = 50  # of a posterior draw of such a model: see predict.resample
+    bound: str = "elbo"  # a name of BOUNDS
+    num_importance: int = 20  # K samples a row of "iw" and "wake"
+    num_proposals: int = 50  # of a draw of a model trained by one of the two: see predict.resample
 
 
 def init_hmc(key, model: HVAE, num_transitions: int, limits=(0.02, 0.05)) -> dict:
@@ -200,6 +201,52 @@ def iw_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, p
     return -bound, {"log_lik_x": jnp.mean(joint.x), "log_lik_y": jnp.mean(joint.y)}
 
 
+def wake_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, pos_weight_y=None):
+    """Computes the negative importance-weighted bound, with the gradients of wake-sleep.
+
+    Reweighted wake-sleep (Bornschein & Bengio 2015; Le et al. 2019): K draws of the encoder are
+    constants. With normalised weights v_k ~ p(z_O, y_O, eps_k) / q(eps_k | z_O, y_O), decoder,
+    hierarchy and predictor climb sum_k v_k log p(z_O, y_O, eps_k), and the encoder
+    sum_k v_k log q(eps_k | z_O, y_O), which is the inclusive KL(p || q). The encoder so covers the
+    posterior, where the evidence bound gives up latents that it cannot follow and calls noise what
+    they would have explained: a good start for a chain, and for `predict.resample`.
+
+    Args:
+      key: PRNG key.
+      model: the module, reparameterised and not `paper`.
+      params: its parameters.
+      rows: [B, ...].
+      step: not used: nothing is annealed.
+      schedule: num_importance = K.
+      pos_weight_y: [P] or None.
+
+    Returns:
+      Loss in nats per row, and metrics by name; "ess" is the effective number of the K samples.
+    """
+    mean, log_var = model.apply({"params": params}, rows, method="encode")
+    noise = jax.random.normal(key, (schedule.num_importance, *mean.shape), mean.dtype)
+    eps = jax.lax.stop_gradient(mean + jnp.exp(0.5 * log_var) * noise)  # [K, B, d_tot]
+
+    def log_joint(eps):
+        return model.apply(
+            {"params": params}, eps, rows, pos_weight_y=pos_weight_y, method="log_joint"
+        )
+
+    joint = jax.vmap(log_joint)(eps)  # [K, B]
+    log_q = jnp.sum(likelihoods.gaussian_log_prob(eps, mean, log_var), axis=-1)
+    log_weight = joint.total() - jax.lax.stop_gradient(log_q)
+    weight = jax.lax.stop_gradient(jax.nn.softmax(log_weight, axis=0))
+    bound = jnp.mean(jax.nn.logsumexp(log_weight, axis=0)) - np.log(schedule.num_importance)
+    wake = jnp.mean(jnp.sum(weight * log_q, axis=0))
+    metrics = {"log_lik_x": jnp.mean(jnp.sum(weight * joint.x, axis=0))}
+    metrics |= {"log_lik_y": jnp.mean(jnp.sum(weight * joint.y, axis=0))}
+    metrics |= {"ess": jnp.mean(1.0 / jnp.sum(weight**2, axis=0))}
+    return -bound - (wake - jax.lax.stop_gradient(wake)), metrics
+
+
+BOUNDS = {"elbo": elbo_loss, "iw": iw_loss, "wake": wake_loss}
+
+
 def log_density(eps, model: HVAE, params, row: Rows, pos_weight_y=None, noise_key=None):
     """Computes log p(z_O, y_O, eps) of one row, the target of HMC: a scalar, in nats.
 
@@ -268,7 +315,7 @@ def sample_chain(
 def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, pos_weight_y=None):
     """Computes the three losses of stage 3 as one scalar that gives every group its own gradient.
 
-    Encoder: the evidence bound. Decoder, hierarchy, predictor and step sizes:
+    Encoder: the bound of stage 2. Decoder, hierarchy, predictor and step sizes:
     -E[log p(z_O, y_O, eps_T)] with eps_T from `sample_chain`. Inflation, every `stein_every`-th
     step: the max-sliced kernelised Stein discrepancy of `num_chains_stein` fresh chains per row.
 
@@ -287,7 +334,7 @@ def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, 
     Returns:
       Loss in nats per row, and metrics by name.
     """
-    key_elbo, key_chain, key_stein, key_noise = jax.random.split(key, 4)
+    key_bound, key_chain, key_stein, key_noise = jax.random.split(key, 4)
     frozen, tuned = jax.lax.stop_gradient(params), params["hmc"]
 
     def trained(group):
@@ -296,8 +343,8 @@ def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, 
         }
 
     settled = schedule._replace(balance_steps=0, anneal_steps=0)
-    elbo, metrics = elbo_loss(
-        key_elbo, model, trained("encoder"), rows, step,
+    bound, metrics = BOUNDS[schedule.bound](
+        key_bound, model, trained("encoder"), rows, step,
         schedule=settled, pos_weight_y=pos_weight_y,
     )  # fmt: skip
     heads = model.apply({"params": frozen}, rows, method="encode")
@@ -343,7 +390,7 @@ def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, 
         lambda log_inflation: jnp.zeros(()),
         tuned["log_inflation"],
     )
-    metrics = {f"elbo_{name}": value for name, value in metrics.items()} | {
+    metrics = {f"bound_{name}": value for name, value in metrics.items()} | {
         "log_joint": objective,
         "acceptance": jnp.mean(chain.info.accept_prob),
         "divergences": jnp.mean(chain.info.is_divergent.astype(jnp.float32)),
@@ -354,7 +401,7 @@ def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, 
     if schedule.accept_target:
         excess = jnp.mean(chain.info.accept_prob, axis=(0, 1)) - schedule.accept_target  # [T]
         objective += tuning.pull(tuned["log_step_size"], excess)
-    return elbo - objective + sksd, metrics
+    return bound - objective + sksd, metrics
 
 
 def labels(params: chex.ArrayTree) -> dict:

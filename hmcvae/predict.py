@@ -110,7 +110,7 @@ def sample_eps(key, model: HVAE, params, row: Rows, *, schedule: Schedule):
             return chain.position, jnp.ones(()), jnp.zeros(())
         divergent = chain.info.is_divergent.astype(jnp.float32)
         return chain.position, jnp.mean(chain.info.accept_prob), jnp.mean(divergent)
-    if schedule.num_importance and not model.paper:
+    if schedule.bound != "elbo" and not model.paper:
         eps = resample(key, model, params, row, heads, num_proposals=schedule.num_proposals)
     else:
         eps = model.apply({"params": params}, key, *heads, method="draw").latents

@@ -139,12 +139,20 @@ def _check_posterior(config):
         raise ValueError(
             f"config.model.posterior={model.posterior!r}: expected 'gaussian' or 'hmc'"
         )
-    if model.bound not in ("elbo", "iw"):
-        raise ValueError(f"config.model.bound={model.bound!r}: expected 'elbo' or 'iw'")
-    if model.bound == "iw" and min(train.num_importance, config.evaluate.num_proposals) < 1:
+    if model.bound not in objectives.BOUNDS:
+        raise ValueError(
+            f"config.model.bound={model.bound!r}: expected one of {', '.join(objectives.BOUNDS)}"
+        )
+    if model.bound != "elbo" and min(train.num_importance, config.evaluate.num_proposals) < 1:
         raise ValueError(
             f"config.train.num_importance={train.num_importance}, config.evaluate.num_proposals="
-            f"{config.evaluate.num_proposals}: config.model.bound='iw' needs 1 or more of each"
+            f"{config.evaluate.num_proposals}: config.model.bound={model.bound!r} needs 1 or more "
+            f"of each"
+        )
+    if model.bound == "wake" and (config.paper or not model.reparameterised):
+        raise ValueError(
+            "config.model.bound='wake': expected a reparameterised model without the published "
+            "protocol; set bound to 'elbo' or 'iw'"
         )
     if model.posterior == "gaussian" and train.hmc_steps:
         raise ValueError(
@@ -164,11 +172,6 @@ def _check_posterior(config):
         )
     if model.posterior == "gaussian":
         return
-    if model.bound == "iw":
-        raise ValueError(
-            "config.model.bound='iw' with config.model.posterior='hmc': the HMC stage trains the "
-            "encoder by the evidence bound; set bound to 'elbo' or posterior to 'gaussian'"
-        )
     if not train.hmc_steps or not train.num_transitions:
         raise ValueError(
             f"config.train.hmc_steps={train.hmc_steps}, config.train.num_transitions="
@@ -222,7 +225,8 @@ def make_schedule(config) -> objectives.Schedule:
         accept_target=train.accept_target,
         precondition=train.precondition,
         gradient=train.gradient,
-        num_importance=train.num_importance if config.model.bound == "iw" else 0,
+        bound=config.model.bound,
+        num_importance=train.num_importance,
         num_proposals=config.evaluate.num_proposals,
     )
 
@@ -333,7 +337,7 @@ def make_phases(config, model, schedule) -> tuple[Phase, ...]:
         alone = _adam(train.learning_rate, train.weight_decay_marginal)
         optimiser = fitting.optimiser("marginal", alone)
         phases.append(gradient_phase("marginal", train.marginal_steps, marginal, optimiser))
-    bound = dependency(objectives.iw_loss if schedule.num_importance else objectives.elbo_loss)
+    bound = dependency(objectives.BOUNDS[schedule.bound])
     optimiser = fitting.optimiser("vi", decayed, end_to_end=model.end_to_end)
     phases.append(gradient_phase("vi", train.vi_steps, bound, optimiser))
     if train.hmc_steps:

@@ -183,8 +183,8 @@ def test_hidden_entries_cannot_change_any_loss_or_gradient(marginals):
     @jax.value_and_grad
     def value(params, rows):
         key, schedule = jax.random.key(4), SCHEDULE._replace(num_importance=3)
-        loss, _ = objectives.hmc_loss(key, model, params, rows, 0, schedule=schedule)
-        return loss + objectives.iw_loss(key, model, params, rows, 0, schedule=schedule)[0]
+        losses = (objectives.hmc_loss, objectives.iw_loss, objectives.wake_loss)
+        return sum(loss(key, model, params, rows, 0, schedule=schedule)[0] for loss in losses)
 
     jax.tree.map(np.testing.assert_array_equal, value(params, rows), value(params, spoiled))
 
@@ -306,6 +306,40 @@ def test_one_importance_sample_is_the_elbo_with_its_noise():
     log_ratio = 0.5 * (eps**2 - noise**2 - log_var).sum(axis=1)
     bound = expected["log_lik_x"] + expected["log_lik_y"] - log_ratio.mean()
     np.testing.assert_allclose(-loss, bound, rtol=1e-5)
+
+
+def test_wake_sleep_climbs_the_evidence_and_fits_the_marginals_of_the_posterior():
+    model, params, rows, evidence = repeated_row(4000)
+    _, _, weight, bias = linear_gaussian()
+    x, mask = np.asarray(rows.x[0]), np.asarray(rows.mask[0])
+    mean, cov, _ = exact_posterior(x, mask, weight, bias, 0.1)
+    schedule = SCHEDULE._replace(num_importance=200)
+
+    @jax.jit
+    @jax.value_and_grad
+    def value(params):
+        key = jax.random.key(1)
+        return objectives.wake_loss(key, model, params, rows, 0, schedule=schedule)[0]
+
+    def at(heads):
+        heads = jnp.asarray(np.concatenate(heads), jnp.float32)
+        changed = jax.tree.map(lambda leaf: leaf, params)
+        changed["encoder"]["base"]["layer1"]["affine"]["bias"] = heads
+        loss, grad = value(changed)
+        bias_of = lambda network: -network["layer1"]["affine"]["bias"]
+        return -loss, bias_of(grad["decoder"]), bias_of(grad["encoder"]["base"])
+
+    # an encoder with the marginal means and variances of the posterior: nothing is left to gain
+    bound, decoder, encoder = at((mean, np.log(np.diag(cov))))
+    np.testing.assert_allclose(bound, evidence, atol=0.02)
+    log_evidence = lambda bias: exact_posterior(x, mask, weight, bias, 0.1)[2]
+    steps = 1e-5 * np.eye(3)
+    slope = [(log_evidence(bias + h) - log_evidence(bias - h)) / 2e-5 for h in steps]
+    np.testing.assert_allclose(decoder, slope, rtol=0.05, atol=0.05)
+    np.testing.assert_allclose(encoder, 0.0, atol=0.05)
+    # a narrower one, such as the evidence bound would prefer, is told to widen
+    _, _, encoder = at((mean, np.log(0.3 * np.diag(cov))))
+    assert np.all(encoder[2:] > 0.2)
 
 
 def test_published_importance_weighted_bound_leaves_out_a_constant_only():

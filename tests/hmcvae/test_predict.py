@@ -211,7 +211,7 @@ def test_gaussian_posterior_is_used_when_there_is_no_chain():
     np.testing.assert_array_equal(posterior.acceptance, 1.0)
 
 
-IW = SCHEDULE._replace(num_importance=5, num_proposals=300)
+IW = SCHEDULE._replace(bound="iw", num_proposals=300)
 
 
 def test_importance_resampling_mends_a_poor_encoder():

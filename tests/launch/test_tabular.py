@@ -112,8 +112,8 @@ def test_scaling_sees_training_rows_only():
         ({"model.posterior": "gaussian"}, "set hmc_steps to 0"),
         ({"train.hmc_steps": 0}, "set hmc_steps above 0"),
         ({"train.num_transitions": 0}, "there would be no chain"),
-        ({"model.bound": "iwae"}, "expected 'elbo' or 'iw'"),
-        ({"model.bound": "iw"}, "set bound to 'elbo'"),
+        ({"model.bound": "iwae"}, "expected one of elbo, iw, wake"),
+        ({"model.bound": "wake", "model.reparameterised": False}, "set bound to 'elbo' or 'iw'"),
         ({"model.bound": "iw", "train.num_importance": 0}, "1 or more of each"),
         ({"model.networks": "resnet"}, "expected one of 'table', 'mnist'"),
         ({"model.networks": "mnist"}, "pixels have no marginal VAEs"),
@@ -154,8 +154,8 @@ SHAPES = {  # layers, posterior, bound of the models without marginals
     "VAE": (1, "gaussian", "elbo"),
     "MIWAE": (1, "gaussian", "iw"),
     "H-VAE": (2, "gaussian", "elbo"),
-    "HMC-VAE": (1, "hmc", "elbo"),
-    "HH-VAE": (2, "hmc", "elbo"),
+    "HMC-VAE": (1, "hmc", "wake"),
+    "HH-VAE": (2, "hmc", "wake"),
 }
 
 
