@@ -37,7 +37,7 @@ class HHVAEBase(BaseEstimator):
         *,
         schema=None,
         layer_sizes=None,
-        hidden=256,
+        hidden=128,
         max_steps=10_000,
         batch_size=100,
         learning_rate=1e-3,

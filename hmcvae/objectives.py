@@ -41,7 +41,7 @@ class Schedule(NamedTuple):
     gradient: str = "detached"  # of the chain to its step sizes: see hmc.run
     bound: str = "elbo"  # a name of BOUNDS
     num_importance: int = 20  # K samples a row of "iw" and "wake"
-    num_proposals: int = 50  # of a draw of a model trained by one of the two: see predict.resample
+    num_proposals: int = 50  # of a draw of a model trained by one of the two: see resample
 
 
 def init_hmc(key, model: HVAE, num_transitions: int, limits=(0.02, 0.05)) -> dict:
@@ -212,7 +212,7 @@ def wake_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule,
     hierarchy and predictor climb sum_k v_k log p(z_O, y_O, eps_k), and the encoder
     sum_k v_k log q(eps_k | z_O, y_O), which is the inclusive KL(p || q). The encoder so covers the
     posterior, where the evidence bound gives up latents that it cannot follow and calls noise what
-    they would have explained: a good start for a chain, and for `predict.resample`. Both sums are
+    they would have explained: a good start for a chain, and for `resample`. Both sums are
     estimated without bias by WAKE_DRAWS of the K draws, resampled systematically, so that most of
     the draws need no backward pass.
 
@@ -285,10 +285,51 @@ def log_density(eps, model: HVAE, params, row: Rows, pos_weight_y=None, noise_ke
     return joint.total()
 
 
+def resample(
+    key, model: HVAE, params, row: Rows, heads, *, num_proposals: int, pos_weight_y=None
+) -> jax.Array:
+    """Draws eps by importance resampling: one of R draws of the encoder, in proportion to weight.
+
+    The weight is w = p(z_O, y_O, eps) / q(eps | z_O, y_O); as R grows the draw becomes one from the
+    posterior, and R = 1 is the encoder (Rubin 1987; Mattei & Frellsen 2019 impute so). Weights are
+    compared within one z only: across the draws of z that samples of a mixed-type model differ by,
+    they would favour values of z that the second level finds likely, whatever x says.
+
+    Args:
+      key: PRNG key.
+      model: the module.
+      params: trained parameters.
+      row: one row, without a leading axis.
+      heads: of its encoder, each [d_tot].
+      num_proposals: R; memory does not grow with it.
+      pos_weight_y: [P] or None.
+
+    Returns:
+      [d_tot].
+    """
+
+    def propose(best, key):
+        key_eps, key_pick = jax.random.split(key)
+        drawn = model.apply({"params": params}, key_eps, *heads, method="draw")
+        log_p = log_density(drawn.latents, model, params, row, pos_weight_y)
+        log_weight = log_p - drawn.log_prob()
+        # the largest log weight with Gumbel noise is a draw in proportion to the weights
+        new = (log_weight + jax.random.gumbel(key_pick), drawn.latents)
+        return jax.tree.map(lambda n, b: jnp.where(new[0] > best[0], n, b), new, best), None
+
+    nothing = (jnp.full((), -jnp.inf), jnp.zeros_like(heads[0]))
+    best, _ = jax.lax.scan(propose, nothing, jax.random.split(key, num_proposals))
+    return best[1]
+
+
 def sample_chain(
     key, model: HVAE, params, row: Rows, mean, log_var, *, schedule, gradient, pos_weight_y=None
 ) -> hmc.Chain:
-    """Runs one chain for one row, from the inflated encoder Gaussian through T transitions.
+    """Runs one chain for one row through T transitions.
+
+    It starts from a draw of the inflated encoder Gaussian, and in a model trained by `wake_loss`
+    from one of `resample`: an encoder that covers the posterior needs no inflation, and a chain
+    that starts in proportion to the density has less way to go.
 
     Gradients reach the group "hmc" only; the rest of `params` is constant along the chain.
 
@@ -310,8 +351,14 @@ def sample_chain(
     """
     tuned = params["hmc"]
     key_start, key_chain, key_noise = jax.random.split(key, 3)
-    log_inflation = per_dimension(tuned["log_inflation"], model.layer_sizes)
-    start = hmc.inflate(key_start, mean, log_var, log_inflation)
+    if schedule.bound == "wake":
+        start = resample(
+            key_start, model, jax.lax.stop_gradient(params), row, (mean, log_var),
+            num_proposals=schedule.num_proposals, pos_weight_y=pos_weight_y,
+        )  # fmt: skip
+    else:
+        log_inflation = per_dimension(tuned["log_inflation"], model.layer_sizes)
+        start = hmc.inflate(key_start, mean, log_var, log_inflation)
 
     log_step = tuned["log_step_size"]
     if schedule.precondition:
@@ -339,7 +386,8 @@ def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, 
 
     Encoder: the bound of stage 2. Decoder, hierarchy, predictor and step sizes:
     -E[log p(z_O, y_O, eps_T)] with eps_T from `sample_chain`. Inflation, every `stein_every`-th
-    step: the max-sliced kernelised Stein discrepancy of `num_chains_stein` fresh chains per row.
+    step: the max-sliced kernelised Stein discrepancy of `num_chains_stein` fresh chains per row
+    (chains of a model trained by `wake_loss` start without inflation).
 
     The objective has no term for mixing and leaves steps about as short as they start, so with an
     `accept_target` the steps of each transition are also pulled towards that acceptance.
@@ -406,20 +454,24 @@ def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, 
             return _nonzero_mean(jnp.where(rows.is_observed()[:num_rows], per_row, 0.0))
         return jnp.mean(per_row)
 
-    sksd = jax.lax.cond(
-        step % schedule.stein_every == 0,
-        discrepancy,
-        lambda log_inflation: jnp.zeros(()),
-        tuned["log_inflation"],
-    )
     metrics = {f"bound_{name}": value for name, value in metrics.items()} | {
         "log_joint": objective,
         "acceptance": jnp.mean(chain.info.accept_prob),
         "divergences": jnp.mean(chain.info.is_divergent.astype(jnp.float32)),
-        "sksd": sksd * schedule.stein_every,  # its mean over steps is the mean discrepancy
         "step_size": jnp.mean(jnp.exp(tuned["log_step_size"])),
-        "inflation": jnp.mean(jnp.exp(tuned["log_inflation"])),
     }
+    sksd = jnp.zeros(())
+    if schedule.bound != "wake":
+        sksd = jax.lax.cond(
+            step % schedule.stein_every == 0,
+            discrepancy,
+            lambda log_inflation: jnp.zeros(()),
+            tuned["log_inflation"],
+        )
+        metrics |= {
+            "sksd": sksd * schedule.stein_every,  # its mean over steps is the mean discrepancy
+            "inflation": jnp.mean(jnp.exp(tuned["log_inflation"])),
+        }
     if schedule.accept_target:
         excess = jnp.mean(chain.info.accept_prob, axis=(0, 1)) - schedule.accept_target  # [T]
         objective += tuning.pull(tuned["log_step_size"], excess)

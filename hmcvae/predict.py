@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hmcvae import columns, likelihoods
+from hmcvae import columns, likelihoods, objectives
 from hmcvae.columns import Scaler
 from hmcvae.model import HVAE, Rows
-from hmcvae.objectives import Schedule, log_density, sample_chain
+from hmcvae.objectives import Schedule, sample_chain
 
 
 class Posterior(NamedTuple):
@@ -93,8 +93,8 @@ def _sample(key_z, keys, model, params, rows, schedule):
 def sample_eps(key, model: HVAE, params, row: Rows, *, schedule: Schedule):
     """Draws eps once from q(eps | z_O, y_O) of one row whose marginal latents are given.
 
-    By HMC if the parameters hold a chain; by `resample` if the model was trained by the
-    importance-weighted bound (in `paper` too from the encoder); else from the encoder's Gaussian.
+    By HMC if the parameters hold a chain; by `objectives.resample` if the model was trained with
+    importance weights (in `paper` from the encoder nevertheless); else from the encoder's Gaussian.
 
     Returns:
       eps [d_tot], mean acceptance probability [] and fraction of divergent transitions [] of its
@@ -111,43 +111,12 @@ def sample_eps(key, model: HVAE, params, row: Rows, *, schedule: Schedule):
         divergent = chain.info.is_divergent.astype(jnp.float32)
         return chain.position, jnp.mean(chain.info.accept_prob), jnp.mean(divergent)
     if schedule.bound != "elbo" and not model.paper:
-        eps = resample(key, model, params, row, heads, num_proposals=schedule.num_proposals)
+        eps = objectives.resample(
+            key, model, params, row, heads, num_proposals=schedule.num_proposals
+        )
     else:
         eps = model.apply({"params": params}, key, *heads, method="draw").latents
     return eps, jnp.ones(()), jnp.zeros(())
-
-
-def resample(key, model: HVAE, params, row: Rows, heads, *, num_proposals: int) -> jax.Array:
-    """Draws eps by importance resampling: one of R draws of the encoder, in proportion to weight.
-
-    The weight is w = p(z_O, y_O, eps) / q(eps | z_O, y_O); as R grows the draw becomes one from the
-    posterior, and R = 1 is the encoder (Rubin 1987; Mattei & Frellsen 2019 impute so). Weights are
-    compared within one z only: across the draws of z that samples of a mixed-type model differ by,
-    they would favour values of z that the second level finds likely, whatever x says.
-
-    Args:
-      key: PRNG key.
-      model: the module.
-      params: trained parameters.
-      row: one row, without a leading axis.
-      heads: of its encoder, each [d_tot].
-      num_proposals: R; memory does not grow with it.
-
-    Returns:
-      [d_tot].
-    """
-
-    def propose(best, key):
-        key_eps, key_pick = jax.random.split(key)
-        drawn = model.apply({"params": params}, key_eps, *heads, method="draw")
-        log_weight = log_density(drawn.latents, model, params, row) - drawn.log_prob()
-        # the largest log weight with Gumbel noise is a draw in proportion to the weights
-        new = (log_weight + jax.random.gumbel(key_pick), drawn.latents)
-        return jax.tree.map(lambda n, b: jnp.where(new[0] > best[0], n, b), new, best), None
-
-    nothing = (jnp.full((), -jnp.inf), jnp.zeros_like(heads[0]))
-    best, _ = jax.lax.scan(propose, nothing, jax.random.split(key, num_proposals))
-    return best[1]
 
 
 def decode_posterior(key, model: HVAE, params, x, mask, eps) -> Decoded:

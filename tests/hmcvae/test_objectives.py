@@ -342,6 +342,27 @@ def test_wake_sleep_climbs_the_evidence_and_fits_the_marginals_of_the_posterior(
     assert np.all(encoder[2:] > 0.2)
 
 
+def test_chains_of_wake_sleep_start_at_resampled_draws_and_need_no_inflation():
+    model, params = with_hmc()
+    rows, key = mixed_rows(), jax.random.key(3)
+    schedule = SCHEDULE._replace(bound="wake", num_proposals=7)
+    row = jax.tree.map(lambda leaf: leaf[2], rows)
+    heads = model.apply({"params": params}, row, method="encode")
+    still = {**params, "hmc": objectives.init_hmc(key, model, 0)}
+    args = dict(schedule=schedule, gradient="none")
+    chain = objectives.sample_chain(key, model, still, row, *heads, **args)
+    key_start = jax.random.split(key, 3)[0]
+    start = objectives.resample(key_start, model, params, row, heads, num_proposals=7)
+    np.testing.assert_array_equal(chain.position, start)
+
+    def loss(params):
+        return objectives.hmc_loss(key, model, params, rows, 0, schedule=schedule)[0]
+
+    grads = jax.jit(jax.grad(loss))(params)["hmc"]
+    np.testing.assert_array_equal(grads["log_inflation"], 0.0)
+    assert np.any(grads["log_step_size"] != 0.0)
+
+
 def test_published_importance_weighted_bound_leaves_out_a_constant_only():
     model, params, rows, _ = repeated_row(50)
     ours, published = (

@@ -248,9 +248,9 @@ def test_resampling_picks_one_of_the_encoders_draws_by_weight():
             apply("log_joint", eps, row).total() - log_q + jax.random.gumbel(key_pick)
         )
         draws.append(eps)
-    ours = predict.resample(key, model, params, row, (mean, log_var), num_proposals=4)
+    ours = objectives.resample(key, model, params, row, (mean, log_var), num_proposals=4)
     np.testing.assert_allclose(ours, draws[int(np.argmax(log_weight))], rtol=1e-5)
-    one = predict.resample(key, model, params, row, (mean, log_var), num_proposals=1)
+    one = objectives.resample(key, model, params, row, (mean, log_var), num_proposals=1)
     k = jax.random.split(jax.random.split(key, 1)[0])[0]
     np.testing.assert_allclose(one, apply("draw", k, mean, log_var).latents, rtol=1e-6)
 
