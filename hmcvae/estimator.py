@@ -64,8 +64,8 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         guess.
       num_samples: posterior samples that a filled cell averages over.
       early_stopping: stop when the score of held-out rows has not risen for 2500 steps, and keep
-        the best parameters; tables of which fewer than 20 rows would be held out train for all.
-      validation_fraction: share of the rows that are held out.
+        the best parameters; tables of fewer than 100 rows train for all steps.
+      validation_fraction: share of the rows that are held out, 20 rows at least.
       time_budget: seconds after which `fit` stops training, give or take a hundred steps and the
         compilation; None is no limit. What is then reached depends on the machine.
       random_state: seed or generator; equal seeds give equal fits.

@@ -23,7 +23,8 @@ from hmcvae.model import HVAE
 
 BLOCK = 64  # rows answered at a time; fewer are padded, so that one program serves all tables
 MAX_DEVIATIONS = 50.0  # numbers further than this from the mean look alike to the model
-MIN_HELD_OUT = 20  # rows that a held-out score needs; smaller tables train for all steps
+MIN_HELD_OUT = 20  # rows that a held-out score needs
+MAX_SHARE = 0.2  # of the rows that they may be; smaller tables train for all steps
 DEADLINES = {"marginal": 0.15, "vi": 0.8, "hmc": 1.0}  # ends of the stages, of the time budget
 FORMAT = 1  # of the files that `save` writes
 SCALERS = ("scaler_", "target_scaler_")  # attributes
@@ -204,9 +205,9 @@ class HHVAEBase(BaseEstimator):
     def _fit_model(self, x, mask, y, y_mask):
         """Trains on standardised rows; returns those that were held out, or None."""
         rows = fitting.Table(x, mask, y.astype(np.float32), y_mask)
-        num_held_out = int(self.validation_fraction * len(x))
+        num_held_out = max(int(self.validation_fraction * len(x)), MIN_HELD_OUT)
         held_out = None
-        if self.early_stopping and num_held_out >= MIN_HELD_OUT:
+        if self.early_stopping and MIN_HELD_OUT <= MAX_SHARE * len(x):
             order = np.random.default_rng(self.seed_).permutation(len(x))
             pick = lambda index: jax.tree.map(lambda leaf: leaf[index], rows)
             held_out, rows = pick(order[:num_held_out]), pick(order[num_held_out:])

@@ -24,6 +24,7 @@ from hmcvae.objectives import Schedule
 CHUNK = 100  # steps of one dispatch
 SCORE_EVERY = 5  # chunks between scores of held-out rows
 PATIENCE = 5  # scores without a better one before stage 2 stops
+ROWS = 128  # fewer rows are padded to this number, a power of two
 SCORE_SAMPLES = 16  # posterior samples of a held-out row
 ROUND = 10  # posterior samples that `answer` draws at a time
 
@@ -176,10 +177,13 @@ def _last(chunks, report):
 def _best(key, model, schedule, chunks, held_out, report):
     """Returns the best-scored parameters of a stage."""
     best, best_score, age, score = None, -np.inf, 0, float("nan")
+    # few rows are scored under several masks, in the room that padding would take
+    copies = max(1, ROWS // len(held_out.x))
+    held_out = _padded(jax.tree.map(lambda leaf: np.tile(leaf, (copies, 1)), held_out))
     for i, (progress, params) in enumerate(chunks):
         is_last = progress.step >= progress.num_steps
         if (i + 1) % SCORE_EVERY == 0 or is_last:
-            score = float(_score(key, params, _padded(held_out), model=model, schedule=schedule))
+            score = float(_score(key, params, held_out, model=model, schedule=schedule))
             age += 1
             if score > best_score:
                 best, best_score, age = params, score, 0
@@ -328,5 +332,5 @@ def log_evidence(key, params, x, mask, *, model: HVAE, num_samples: int) -> jax.
 def _padded(rows):
     """Pads to a power of two, so that tables of many lengths share a program."""
     num = len(rows.x)
-    size = 1 << max(num - 1, 127).bit_length()
+    size = 1 << max(num - 1, ROWS - 1).bit_length()
     return jax.tree.map(lambda leaf: np.pad(leaf, ((0, size - num), (0, 0))), rows)
