@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hmcvae import predict
 from hmcvae.model import Rows
+from hmcvae.posterior import sample_eps
 from launch import trained
 
 REFERENCE = 60
@@ -38,7 +38,7 @@ def main():
     @jax.jit
     def draw(params, keys):
         def one(key, row):
-            return predict.sample_eps(key, model, params, row, schedule=schedule)[0]
+            return sample_eps(key, model, params, row, schedule=schedule)[0]
 
         return jax.vmap(jax.vmap(one), in_axes=(0, None))(keys, rows)
 

@@ -37,7 +37,7 @@ LARGE = {
 # Steps of stages 2 and 3, and of balancing and annealing the KL terms.
 SMALL_STEPS = dict(vi=18000, hmc=2000, kl=1000)
 LARGE_STEPS = dict(vi=45000, hmc=5000, kl=5000)
-TOO_FEW = ("wine",)  # rows: wake-sleep fits the training rows too well (docs/hhvaem.md)
+FEW_ROWS = ("wine",)  # which wake-sleep fits too well (docs/hhvaem.md)
 MODELS = ("vae", "miwae", "h-vae", "hmc-vae", "hh-vae")
 MODELS += tuple(f"{model}m" for model in MODELS)
 SWITCHES = ("noreparam", "paper", "smoke")
@@ -92,7 +92,7 @@ def get_config(variant="wine"):
     config.model.bound = "elbo"
     if model.startswith("miwae"):
         config.model.bound = "iw"
-    elif is_hmc and name not in TOO_FEW and not (paper or noreparam):
+    elif is_hmc and name not in FEW_ROWS and not (paper or noreparam):
         config.model.bound = "wake"
     config.model.marginals = model.endswith("m")
     config.model.end_to_end = not paper  # explain x through the one-column decoders, or draws of z

@@ -60,8 +60,8 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         them before, and HMC a fortieth after, all in hundreds.
       batch_size: rows of a step.
       learning_rate: of Adam.
-      num_transitions: HMC transitions from the encoder's guess to a posterior sample; 0 keeps the
-        guess.
+      num_transitions: HMC transitions from a draw of the encoder, resampled by importance, to a
+        posterior sample; 0 keeps the draw.
       num_samples: posterior samples that a filled cell averages over.
       early_stopping: stop when the score of held-out rows has not risen for 2500 steps, and keep
         the best parameters; tables of fewer than 100 rows train for all steps.

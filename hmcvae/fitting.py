@@ -1,7 +1,7 @@
 """The device's half of the estimators: three stages of training, and questions about rows.
 
 Algorithm 1 of Peis et al. (2022) on a table that fits the device: one-column VAEs, dependency VAE
-by its evidence bound, encoder and chain by HMC, each as compiled chunks of steps whose batches are
+by a bound, encoder and chain by HMC, each as compiled chunks of steps whose batches are
 drawn with replacement. Stage 2 keeps the parameters that explain hidden cells of held-out rows
 best. Values are standardised, reals and codes as in `hmcvae.columns`. No files and no clocks: a
 caller that wants to stop early says so between chunks (`hmcvae.estimator`).
@@ -20,6 +20,7 @@ from hmcvae import likelihoods, objectives, predict
 from hmcvae.marginal import kl_weights
 from hmcvae.model import HVAE, Rows
 from hmcvae.objectives import Schedule
+from hmcvae.posterior import init_hmc
 
 CHUNK = 100  # steps of one dispatch
 SCORE_EVERY = 5  # chunks between scores of held-out rows
@@ -59,19 +60,14 @@ class Progress(NamedTuple):
 
 
 def default_recipe(max_steps: int, batch_size: int, learning_rate: float, num_transitions: int):
-    """Builds the recipe of the default model for `max_steps` steps of stage 2.
+    """Builds the recipe of the default model for `max_steps` steps of stage 2, wake-sleep.
 
     Step sizes are learned in units of the encoder's deviations and pulled to an acceptance of 0.8,
     which a fortieth of the steps suffices for; the decoder rests meanwhile.
     """
     stages = [("marginal", max_steps // 10), ("vi", max_steps), ("hmc", max_steps // 40)]
     steps = tuple((stage, max(num, 1)) for stage, num in stages[: 3 if num_transitions else 2])
-    schedule = Schedule(
-        bound="wake",
-        num_rows_stein=16,
-        accept_target=0.8,
-        precondition=True,
-    )
+    schedule = Schedule(bound="wake", accept_target=0.8, precondition=True)
     return Recipe(steps, batch_size, learning_rate, num_transitions, schedule)
 
 
@@ -141,7 +137,7 @@ def fit(
     params = _init(key_init, model)
     for stage, num_steps in recipe.steps:
         if stage == "hmc":
-            tuned = objectives.init_hmc(key_hmc, model, recipe.num_transitions, (0.1, 0.3))
+            tuned = init_hmc(key_hmc, model, recipe.num_transitions, (0.1, 0.3))
             params = {**params, "hmc": tuned}
         key, key_stage = jax.random.split(key)
         chunks = _chunks(key_stage, model, recipe, stage, num_steps, params, rows)

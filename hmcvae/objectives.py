@@ -8,7 +8,6 @@ chain, the inflation of the chain's start by a Stein discrepancy (Algorithm 1 of
 One scalar carries the three losses of stage 3, so one `value_and_grad` serves all groups.
 """
 
-import functools
 from typing import NamedTuple
 
 import chex
@@ -16,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hmcvae import hmc, likelihoods, stein, tuning
-from hmcvae.hierarchy import kl_weights, per_dimension
+from hmcvae import likelihoods, stein, tuning
+from hmcvae.hierarchy import kl_weights
 from hmcvae.model import HVAE, Rows
+from hmcvae.posterior import sample_chain
 
 # Parameter groups by the first name of a leaf's path; whatever is not here is "generative".
 GROUPS = {"marginal": "marginal", "encoder": "encoder", "features": "encoder", "hmc": "hmc"}
-
 WAKE_DRAWS = 4  # draws of a row that the gradients of `wake_loss` go through
 
 
@@ -41,28 +40,9 @@ class Schedule(NamedTuple):
     gradient: str = "detached"  # of the chain to its step sizes: see hmc.run
     bound: str = "elbo"  # a name of BOUNDS
     num_importance: int = 20  # K samples a row of "iw" and "wake"
-    num_proposals: int = 50  # of a draw of a model trained by one of the two: see resample
-
-
-def init_hmc(key, model: HVAE, num_transitions: int, limits=(0.02, 0.05)) -> dict:
-    """Draws step sizes [T, d_tot] uniformly between limits; inflation starts at one.
-
-    Args:
-      key: PRNG key.
-      model: gives the sizes of the layers.
-      num_transitions: T.
-      limits: lowest and highest step size.
-
-    Returns:
-      The parameter group "hmc": log_step_size [T, d_tot], log_inflation [J].
-    """
-    shape = (num_transitions, model.num_latents)
-    return {
-        "log_step_size": jnp.log(
-            jax.random.uniform(key, shape, minval=limits[0], maxval=limits[1])
-        ),
-        "log_inflation": jnp.zeros(len(model.layer_sizes)),
-    }
+    num_proposals: int = (
+        50  # of a draw of a model trained by one of the two: see posterior.resample
+    )
 
 
 def random_mask(key, mask, y_mask, *, max_missing: float = 0.99):
@@ -212,7 +192,7 @@ def wake_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule,
     hierarchy and predictor climb sum_k v_k log p(z_O, y_O, eps_k), and the encoder
     sum_k v_k log q(eps_k | z_O, y_O), which is the inclusive KL(p || q). The encoder so covers the
     posterior, where the evidence bound gives up latents that it cannot follow and calls noise what
-    they would have explained: a good start for a chain, and for `resample`. Both sums are
+    they would have explained: a good start for `posterior.resample` and a chain. Both sums are
     estimated without bias by WAKE_DRAWS of the K draws, resampled systematically, so that most of
     the draws need no backward pass.
 
@@ -234,24 +214,20 @@ def wake_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule,
     eps = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key_eps, shape, mean.dtype)
     eps = jax.lax.stop_gradient(eps)  # [K, B, d_tot]
 
-    def log_joint(params, eps):
-        method = functools.partial(
-            model.apply,
-            {"params": params},
-            rows=rows,
-            pos_weight_y=pos_weight_y,
-            method="log_joint",
+    @jax.vmap
+    def log_joint(eps):
+        return model.apply(
+            {"params": params}, eps, rows, pos_weight_y=pos_weight_y, method="log_joint"
         )
-        return jax.vmap(method)(eps)
 
     def log_q(eps):
         return jnp.sum(likelihoods.gaussian_log_prob(eps, mean, log_var), axis=-1)
 
-    log_weight = jax.lax.stop_gradient(log_joint(params, eps).total() - log_q(eps))  # [K, B]
+    log_weight = jax.lax.stop_gradient(log_joint(eps).total() - log_q(eps))  # [K, B]
     bound = jnp.mean(jax.nn.logsumexp(log_weight, axis=0)) - np.log(schedule.num_importance)
     weight = jax.nn.softmax(log_weight, axis=0)
     picked = jnp.take_along_axis(eps, _systematic(key_pick, weight, WAKE_DRAWS)[..., None], axis=0)
-    joint = log_joint(params, picked)  # [WAKE_DRAWS, B]
+    joint = log_joint(picked)  # [WAKE_DRAWS, B]
     wake = jnp.mean(joint.total() + log_q(picked))
     metrics = {"log_lik_x": jnp.mean(joint.x), "log_lik_y": jnp.mean(joint.y)}
     metrics |= {"ess": jnp.mean(1.0 / jnp.sum(weight**2, axis=0))}
@@ -267,118 +243,6 @@ def _systematic(key, weight, num_draws):
 
 
 BOUNDS = {"elbo": elbo_loss, "iw": iw_loss, "wake": wake_loss}
-
-
-def log_density(eps, model: HVAE, params, row: Rows, pos_weight_y=None, noise_key=None):
-    """Computes log p(z_O, y_O, eps) of one row, the target of HMC: a scalar, in nats.
-
-    With a `noise_key` (`paper`), z inside the imputed row carries new noise at every point at which
-    the density is evaluated, as in the published sampler; the noise is a function of the point.
-    """
-    noise = None
-    if noise_key is not None and row.y is not None:
-        point = jax.lax.bitcast_convert_type(jnp.sum(eps).astype(jnp.float32), jnp.uint32)
-        noise = jax.random.normal(jax.random.fold_in(noise_key, point), row.mask.shape)
-    joint = model.apply(
-        {"params": params}, eps, row, noise=noise, pos_weight_y=pos_weight_y, method="log_joint"
-    )
-    return joint.total()
-
-
-def resample(
-    key, model: HVAE, params, row: Rows, heads, *, num_proposals: int, pos_weight_y=None
-) -> jax.Array:
-    """Draws eps by importance resampling: one of R draws of the encoder, in proportion to weight.
-
-    The weight is w = p(z_O, y_O, eps) / q(eps | z_O, y_O); as R grows the draw becomes one from the
-    posterior, and R = 1 is the encoder (Rubin 1987; Mattei & Frellsen 2019 impute so). Weights are
-    compared within one z only: across the draws of z that samples of a mixed-type model differ by,
-    they would favour values of z that the second level finds likely, whatever x says.
-
-    Args:
-      key: PRNG key.
-      model: the module.
-      params: trained parameters.
-      row: one row, without a leading axis.
-      heads: of its encoder, each [d_tot].
-      num_proposals: R; memory does not grow with it.
-      pos_weight_y: [P] or None.
-
-    Returns:
-      [d_tot].
-    """
-
-    def propose(best, key):
-        key_eps, key_pick = jax.random.split(key)
-        drawn = model.apply({"params": params}, key_eps, *heads, method="draw")
-        log_p = log_density(drawn.latents, model, params, row, pos_weight_y)
-        log_weight = log_p - drawn.log_prob()
-        # the largest log weight with Gumbel noise is a draw in proportion to the weights
-        new = (log_weight + jax.random.gumbel(key_pick), drawn.latents)
-        return jax.tree.map(lambda n, b: jnp.where(new[0] > best[0], n, b), new, best), None
-
-    nothing = (jnp.full((), -jnp.inf), jnp.zeros_like(heads[0]))
-    best, _ = jax.lax.scan(propose, nothing, jax.random.split(key, num_proposals))
-    return best[1]
-
-
-def sample_chain(
-    key, model: HVAE, params, row: Rows, mean, log_var, *, schedule, gradient, pos_weight_y=None
-) -> hmc.Chain:
-    """Runs one chain for one row through T transitions.
-
-    It starts from a draw of the inflated encoder Gaussian, and in a model trained by `wake_loss`
-    from one of `resample`: an encoder that covers the posterior needs no inflation, and a chain
-    that starts in proportion to the density has less way to go.
-
-    Gradients reach the group "hmc" only; the rest of `params` is constant along the chain.
-
-    Args:
-      key: PRNG key.
-      model: the module.
-      params: its parameters and the group "hmc": log_step_size [T, d_tot], log_inflation [J].
-      row: one row, without a leading axis.
-      mean: [d_tot] mean of q(eps | row), `Draw.mean` of the draw that follows the means.
-      log_var: [d_tot] its log variance.
-      schedule: leapfrog steps of a transition. With `precondition`, the step sizes of a row are
-        exp(log_step_size) times the row's own standard deviations: a row that shows much has a
-        narrow posterior and takes short steps, which one table for all rows cannot give both.
-      gradient: "detached", "exact" or "none", see `hmc.run`.
-      pos_weight_y: [P] or None.
-
-    Returns:
-      The chain.
-    """
-    tuned = params["hmc"]
-    key_start, key_chain, key_noise = jax.random.split(key, 3)
-    if schedule.bound == "wake":
-        start = resample(
-            key_start, model, jax.lax.stop_gradient(params), row, (mean, log_var),
-            num_proposals=schedule.num_proposals, pos_weight_y=pos_weight_y,
-        )  # fmt: skip
-    else:
-        log_inflation = per_dimension(tuned["log_inflation"], model.layer_sizes)
-        start = hmc.inflate(key_start, mean, log_var, log_inflation)
-
-    log_step = tuned["log_step_size"]
-    if schedule.precondition:
-        log_step = log_step + jax.lax.stop_gradient(0.5 * log_var)
-
-    def target(eps, params, row, pos_weight_y, noise_key):
-        return log_density(eps, model, params, row, pos_weight_y, noise_key)
-
-    return hmc.run(
-        key_chain,
-        start,
-        target,
-        log_step,
-        params,
-        row,
-        pos_weight_y,
-        key_noise if model.paper else None,
-        num_leapfrog=schedule.num_leapfrog,
-        gradient=gradient,
-    )
 
 
 def hmc_loss(key, model: HVAE, params, rows: Rows, step, *, schedule: Schedule, pos_weight_y=None):

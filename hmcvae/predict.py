@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hmcvae import columns, likelihoods, objectives
+from hmcvae import columns, likelihoods
 from hmcvae.columns import Scaler
 from hmcvae.model import HVAE, Rows
-from hmcvae.objectives import Schedule, sample_chain
+from hmcvae.objectives import Schedule
+from hmcvae.posterior import sample_eps
 
 
 class Posterior(NamedTuple):
@@ -51,7 +52,8 @@ class TestRows(NamedTuple):
 def sample_posterior(
     key, model: HVAE, params, x, mask, *, num_samples: int, schedule: Schedule, y=None, y_mask=None
 ) -> Posterior:
-    """Draws eps from q(eps | x_O, y_O), each with its own draw of z: see `sample_eps`.
+    """Draws eps from q(eps | x_O, y_O), each with its own draw of z: see
+    `posterior.sample_eps`.
 
     Args:
       key: PRNG key.
@@ -88,35 +90,6 @@ def _sample(key_z, keys, model, params, rows, schedule):
     draw = jax.vmap(every_row, in_axes=(0, None, None))
     eps, acceptance, divergence = draw(keys, keys_z, rows)
     return Posterior(eps, jnp.mean(acceptance, axis=0), jnp.mean(divergence, axis=0))
-
-
-def sample_eps(key, model: HVAE, params, row: Rows, *, schedule: Schedule):
-    """Draws eps once from q(eps | z_O, y_O) of one row whose marginal latents are given.
-
-    By HMC if the parameters hold a chain; by `objectives.resample` if the model was trained with
-    importance weights (in `paper` from the encoder nevertheless); else from the encoder's Gaussian.
-
-    Returns:
-      eps [d_tot], mean acceptance probability [] and fraction of divergent transitions [] of its
-      chain (1 and 0 where there is no chain, or one without transitions).
-    """
-    heads = model.apply({"params": params}, row, method="encode")
-    if "hmc" in params:
-        start = model.apply({"params": params}, None, *heads, method="draw")
-        chain = sample_chain(
-            key, model, params, row, start.mean, start.log_var, schedule=schedule, gradient="none"
-        )
-        if not len(params["hmc"]["log_step_size"]):
-            return chain.position, jnp.ones(()), jnp.zeros(())
-        divergent = chain.info.is_divergent.astype(jnp.float32)
-        return chain.position, jnp.mean(chain.info.accept_prob), jnp.mean(divergent)
-    if schedule.bound != "elbo" and not model.paper:
-        eps = objectives.resample(
-            key, model, params, row, heads, num_proposals=schedule.num_proposals
-        )
-    else:
-        eps = model.apply({"params": params}, key, *heads, method="draw").latents
-    return eps, jnp.ones(()), jnp.zeros(())
 
 
 def decode_posterior(key, model: HVAE, params, x, mask, eps) -> Decoded:

@@ -33,6 +33,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from hmcvae import columns, predict
 from hmcvae.grouping import REAL
 from hmcvae.model import Rows
+from hmcvae.posterior import sample_eps
 from launch import figures, trained, workdir
 from launch.data import image_tables, tables
 from launch.data.frames import Table
@@ -142,7 +143,7 @@ def log_scores(key, model, params, rows: Rows, *, num_samples: int, schedule) ->
         key, row = args
 
         def sample(key):
-            eps, _, _ = predict.sample_eps(key, model, params, row, schedule=schedule)
+            eps, _, _ = sample_eps(key, model, params, row, schedule=schedule)
             return model.apply({"params": params}, eps, row, method="log_joint").x
 
         return predict.log_mean_exp(jax.vmap(sample)(jax.random.split(key, num_samples)))

@@ -18,6 +18,7 @@ import optax
 from hmcvae import columns, fitting, images, objectives, predict
 from hmcvae.marginal import kl_weights
 from hmcvae.model import HVAE
+from hmcvae.posterior import init_hmc
 from launch.data import published, tables
 from launch.experiment import Experiment, Phase, gradient_phase, shuffled_rows
 from launch.experiments import tabular_report
@@ -328,7 +329,7 @@ def make_phases(config, model, schedule) -> tuple[Phase, ...]:
         return step
 
     def with_hmc(key, params):
-        tuned = objectives.init_hmc(key, model, train.num_transitions, train.initial_steps)
+        tuned = init_hmc(key, model, train.num_transitions, train.initial_steps)
         return {**params, "hmc": tuned}
 
     decayed = _adam(train.learning_rate, train.weight_decay)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from hmcvae import columns, objectives, predict
+from hmcvae import columns, predict
 from hmcvae.gaussian import standard_normal_log_prob
 from hmcvae.model import Rows
+from hmcvae.posterior import log_density, sample_eps
 from launch import figures as draw
 from launch import imputation_scores
 
@@ -283,7 +284,7 @@ def _posterior(key, model, params, schedule, test):
 
     @jax.jit
     def draw_samples(params, keys):
-        one = lambda key: predict.sample_eps(key, model, params, row, schedule=schedule)[0]
+        one = lambda key: sample_eps(key, model, params, row, schedule=schedule)[0]
         return jax.vmap(one)(keys)
 
     samples = np.asarray(draw_samples(params, jax.random.split(key_chain, 1000)), np.float64)
@@ -305,7 +306,7 @@ def _posterior(key, model, params, schedule, test):
     def log_marginal(point, rest_mean, params):
         def joint(offset):
             eps = jnp.concatenate([point, rest_mean + offset])[order]
-            return objectives.log_density(eps, model, params, row)
+            return log_density(eps, model, params, row)
 
         log_weight = jax.vmap(joint)(jnp.asarray(offsets, jnp.float32)) - log_proposal
         return predict.log_mean_exp(log_weight)

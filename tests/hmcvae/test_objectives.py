@@ -5,6 +5,7 @@ import pytest
 
 from hmcvae import objectives
 from hmcvae.model import Rows
+from hmcvae.posterior import init_hmc, resample, sample_chain
 from tests.hmcvae.test_model import exact_posterior, linear_gaussian, mixed_model, mixed_rows
 
 SCHEDULE = objectives.Schedule(num_leapfrog=3, num_chains_stein=4, stein_every=2)
@@ -12,7 +13,7 @@ SCHEDULE = objectives.Schedule(num_leapfrog=3, num_chains_stein=4, stein_every=2
 
 def with_hmc(paper=False, **options):
     model, params = mixed_model(paper, **options)
-    return model, {**params, "hmc": objectives.init_hmc(jax.random.key(9), model, 2)}
+    return model, {**params, "hmc": init_hmc(jax.random.key(9), model, 2)}
 
 
 def test_random_mask_is_a_subset_with_the_stated_rate():
@@ -141,7 +142,7 @@ def test_preconditioned_steps_are_in_units_of_the_encoders_deviations():
     mean, log_var = jnp.zeros(5), jnp.linspace(-3.0, 0.0, 5)
 
     def end(params, precondition):
-        chain = objectives.sample_chain(
+        chain = sample_chain(
             jax.random.key(0), model, params, row, mean, log_var,
             schedule=SCHEDULE._replace(precondition=precondition), gradient="none",
         )  # fmt: skip
@@ -348,11 +349,11 @@ def test_chains_of_wake_sleep_start_at_resampled_draws_and_need_no_inflation():
     schedule = SCHEDULE._replace(bound="wake", num_proposals=7)
     row = jax.tree.map(lambda leaf: leaf[2], rows)
     heads = model.apply({"params": params}, row, method="encode")
-    still = {**params, "hmc": objectives.init_hmc(key, model, 0)}
+    still = {**params, "hmc": init_hmc(key, model, 0)}
     args = dict(schedule=schedule, gradient="none")
-    chain = objectives.sample_chain(key, model, still, row, *heads, **args)
+    chain = sample_chain(key, model, still, row, *heads, **args)
     key_start = jax.random.split(key, 3)[0]
-    start = objectives.resample(key_start, model, params, row, heads, num_proposals=7)
+    start = resample(key_start, model, params, row, heads, num_proposals=7)
     np.testing.assert_array_equal(chain.position, start)
 
     def loss(params):

@@ -6,6 +6,7 @@ import pytest
 from hmcvae import columns, likelihoods, objectives, predict
 from hmcvae.columns import Column, Schema
 from hmcvae.model import Rows
+from hmcvae.posterior import init_hmc, resample, sample_eps
 from tests.hmcvae.test_hierarchy import load
 from tests.hmcvae.test_model import exact_posterior, linear_gaussian, mixed_model, mixed_rows
 
@@ -151,7 +152,7 @@ def test_hmc_posterior_of_the_linear_gaussian_model_is_exact():
 
 def test_imputation_keeps_observed_entries_bit_for_bit_and_hidden_values_out():
     model, params = mixed_model()
-    params = {**params, "hmc": objectives.init_hmc(jax.random.key(5), model, 2)}
+    params = {**params, "hmc": init_hmc(jax.random.key(5), model, 2)}
     rows = mixed_rows()
     scaler = columns.Scaler(jnp.array([0.3, 0, 0, 1.0]), jnp.array([2.0, 1, 1, 0.5]))
     x = rows.x.at[:, 3].set(jnp.abs(rows.x[:, 3]))
@@ -176,7 +177,7 @@ def test_imputation_keeps_observed_entries_bit_for_bit_and_hidden_values_out():
 def test_scores_do_not_see_what_they_score():
     """Averages and acceptance are the same whatever the hidden truth is; log scores are not."""
     model, params = mixed_model()
-    params = {**params, "hmc": objectives.init_hmc(jax.random.key(5), model, 2)}
+    params = {**params, "hmc": init_hmc(jax.random.key(5), model, 2)}
     rows = mixed_rows()
     known = jnp.ones_like(rows.mask)
     scaler = columns.Scaler(jnp.zeros(4), jnp.ones(4))
@@ -248,9 +249,9 @@ def test_resampling_picks_one_of_the_encoders_draws_by_weight():
             apply("log_joint", eps, row).total() - log_q + jax.random.gumbel(key_pick)
         )
         draws.append(eps)
-    ours = objectives.resample(key, model, params, row, (mean, log_var), num_proposals=4)
+    ours = resample(key, model, params, row, (mean, log_var), num_proposals=4)
     np.testing.assert_allclose(ours, draws[int(np.argmax(log_weight))], rtol=1e-5)
-    one = objectives.resample(key, model, params, row, (mean, log_var), num_proposals=1)
+    one = resample(key, model, params, row, (mean, log_var), num_proposals=1)
     k = jax.random.split(jax.random.split(key, 1)[0])[0]
     np.testing.assert_allclose(one, apply("draw", k, mean, log_var).latents, rtol=1e-6)
 
@@ -299,7 +300,7 @@ def test_scores_of_exact_posteriors_are_exact():
 def test_chunks_decide_about_memory_only(options, schedule):
     model, params = mixed_model(**options)
     if not options:
-        params = {**params, "hmc": objectives.init_hmc(jax.random.key(5), model, 2)}
+        params = {**params, "hmc": init_hmc(jax.random.key(5), model, 2)}
     rows = mixed_rows()
     known, y_known = jnp.ones_like(rows.mask), jnp.ones_like(rows.y_mask)
     test = predict.TestRows(rows.x, rows.mask, known, rows.y, y_known)
@@ -330,7 +331,7 @@ def test_plain_models_have_nothing_to_plug_in():
 @pytest.mark.parametrize("reparameterised", [True, False])
 def test_a_chain_without_transitions_is_the_encoder(layer_sizes, reparameterised):
     model, params = mixed_model(layer_sizes=layer_sizes, reparameterised=reparameterised)
-    params = {**params, "hmc": objectives.init_hmc(jax.random.key(5), model, 0)}
+    params = {**params, "hmc": init_hmc(jax.random.key(5), model, 0)}
     row = jax.tree.map(lambda a: a[3], mixed_rows())
     heads = model.apply({"params": params}, row, method="encode")
     encoder = model.apply({"params": params}, None, *heads, method="draw")
@@ -338,7 +339,7 @@ def test_a_chain_without_transitions_is_the_encoder(layer_sizes, reparameterised
     @jax.jit
     @jax.vmap
     def draw(key):
-        return predict.sample_eps(key, model, params, row, schedule=SCHEDULE)
+        return sample_eps(key, model, params, row, schedule=SCHEDULE)
 
     eps, acceptance, divergence = draw(jax.random.split(jax.random.key(0), 4000))
     np.testing.assert_array_equal(acceptance, 1.0)
