@@ -10,16 +10,22 @@ same widths, latents and components), Functa with the published 14 layers of 512
 the sizes of the talk's baselines are not known. Neighbours are found beforehand: they belong to the
 grid.
 
-Programs are compiled ahead and warm, every call is waited for. Printed are the median and the 95th
-percentile of the whole program, the medians of its two parts run alone, and how many times longer
-Functa takes, beside the published factor (one GPU, batch and scope not stated). Seconds are of a
-batch. On a CPU choose cases and batches: Functa (10) on 32^3 voxels takes 0.4 PFLOP at batch 64.
+Programs are compiled ahead, several at once, and warm. Printed are the median and the 95th
+percentile of both parts in turn, waited for at their end, the medians of each part alone, and how
+many times longer Functa takes, beside the published factor (one GPU, batch and scope not stated).
+Milliseconds are of a batch. A measurement ends after --limit seconds, five repeats at least, and
+what does not fit the device's memory says so. On a CPU choose cases and batches: Functa (10) on
+32^3 voxels takes 0.4 PFLOP at batch 64.
 """
 
 import argparse
+import functools
 import importlib
 import os
 import time
+from collections.abc import Callable
+from concurrent import futures
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +58,27 @@ PUBLISHED = {  # times longer than VAMoH: Functa (3), Functa (10)
 SIZES = ("widths", "latent_size", "num_components", "hyper_widths", "gate_widths")
 NUM_STEPS = (3, 10)
 WARM = 2  # calls before the clock
+FEWEST = 5  # calls on the clock
+LINE = "{:10}{:12}{:>5}  {:16}" + "{:>11}" * 4 + "{:>9}  {}"
+
+
+class Parts(NamedTuple):
+    """A model, for one item; arrays are passed, so that programs do not hold them as constants."""
+
+    find: Callable  # (found, values [N, C]) -> latent [Z]
+    draw: Callable  # (drawn, latent) -> values [n, C]
+    found: tuple  # arrays of `find`
+    drawn: dict  # {task: arrays of `draw`}
+
+
+class Times(NamedTuple):
+    """Seconds of a batch."""
+
+    median: float  # both parts
+    p95: float
+    find: float  # median
+    draw: float
+    repeats: int
 
 
 def main():
@@ -63,49 +90,61 @@ def main():
     parser.add_argument("--cases", type=listed, default=list(CASES), help="with commas")
     parser.add_argument("--batches", type=listed, default=["1", "64"], help="with commas")
     parser.add_argument("--tasks", type=listed, default=list(PUBLISHED), help="with commas")
-    parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=200, help="calls on the clock, at most")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds of a measurement")
     flags = parser.parse_args()
-    head = ("case", "task", "batch", "model", "median s", "p95 s", "latent s", "function s",
-            "Functa / it (published)")  # fmt: skip
-    print(
-        ("{:10}{:12}{:>5}  {:16}" + "{:>11}" * 4 + "  {}").format(*head, "Functa / it (published)")
-    )
+    print(LINE.format("case", "task", "batch", "model", "median ms", "p95 ms", "latent ms",
+                      "function ms", "repeats", "Functa / it (published)"))  # fmt: skip
     for case in flags.cases:
-        for batch in map(int, flags.batches):
-            for task in flags.tasks:
-                report(case, task, batch, measure(case, task, batch, flags.repeats))
+        for batch, task, times in measure(case, flags):
+            report(case, task, batch, times)
     device = jax.devices()[0].device_kind
     cores = len(os.sched_getaffinity(0))
-    print(f"device: {device}, {cores} cores, {flags.repeats} repeats, jax {jax.__version__}")
+    print(f"device: {device}, {cores} cores, jax {jax.__version__}")
 
 
 def report(case, task, batch, times):
-    """Prints a line a model; `times` are (median, p95, latent, function) by its name."""
-    for name, numbers in times.items():
-        factors = [
-            f"{times[f'Functa ({steps})'][0] / numbers[0]:.2f} ({published})"
-            for steps, published in zip(NUM_STEPS, PUBLISHED[task][case], strict=True)
-        ]
-        line = ("{:10}{:12}{:5}  {:16}" + "{:11.5f}" * 4).format(case, task, batch, name, *numbers)
-        print(line + ("  " + ", ".join(factors) if name.startswith("VAMoH") else ""), flush=True)
+    """Prints a line a model; `times` are its `Times` by name, None where memory was short."""
+    for name, mine in times.items():
+        factors = ""
+        if mine and name.startswith("VAMoH"):
+            for steps, published in zip(NUM_STEPS, PUBLISHED[task][case], strict=True):
+                theirs = times[f"Functa ({steps})"]
+                factor = f"{theirs.median / mine.median:.2f}" if theirs else "-"
+                factors += f"{factor} ({published})  "
+        shown = [f"{1e3 * value:.3f}" for value in mine[:4]] if mine else ["no memory"] * 4
+        repeats = mine.repeats if mine else 0
+        print(LINE.format(case, task, batch, name, *shown, repeats, factors).rstrip(), flush=True)
 
 
-def measure(case, task, batch, repeats):
-    """Times all models on one task: {name: (median, p95, of the latent, of the function)}."""
+def measure(case, flags):
+    """Times all models; yields (batch, task, {name: Times})."""
     name, domain, num_channels, kind, num_levels = CASES[case]
     finer = domains.resized(domain, [2 * size - 1 for size in domain.shape])
-    target = finer if task == "super" else domain
+    targets = {task: finer if task == "super" else domain for task in flags.tasks}
     rng = np.random.default_rng(0)
-    values = rng.random((batch, np.prod(domain.shape), num_channels), np.float32)
-    field = Field("random", domain, *[values] * 3, kind, num_levels, "", "")
-    times = {}
+    shape = (np.prod(domain.shape), num_channels)
+    batches = {int(size): rng.random((int(size), *shape), np.float32) for size in flags.batches}
+    field = Field("random", domain, *[batches[min(batches)]] * 3, kind, num_levels, "", "")
+    models = {}
     for label in ("released", "ours"):
-        model = vamoh_parts(vamoh_config(name, label, case), field, target)
-        times[f"VAMoH, {label}"] = clock(*model, values, repeats)
+        config = vamoh_config(name, label, case)
+        models[f"VAMoH, {label}"] = vamoh_parts(config, field, targets)
     for num_steps in NUM_STEPS:
-        model = functa_parts(domain, target, num_channels, num_steps)
-        times[f"Functa ({num_steps})"] = clock(*model, values, repeats)
-    return times
+        models[f"Functa ({num_steps})"] = functa_parts(domain, targets, num_channels, num_steps)
+    with futures.ThreadPoolExecutor() as pool:  # XLA compiles without the interpreter's lock
+        compiling = {
+            size: {name: submit(pool, parts, values) for name, parts in models.items()}
+            for size, values in batches.items()
+        }
+    for size, values in batches.items():
+        programs = jax.tree.map(lambda job: job.result(), compiling[size])
+        times = {
+            name: clock(programs[name], parts, jax.device_put(values), flags)
+            for name, parts in models.items()
+        }
+        for task in targets:
+            yield size, task, {name: mine[task] for name, mine in times.items()}
 
 
 def vamoh_config(name, label, case):
@@ -121,8 +160,8 @@ def vamoh_config(name, label, case):
     return config
 
 
-def vamoh_parts(config, field, target):
-    """Returns (values -> z, z -> values at the target, what both take first), for one item."""
+def vamoh_parts(config, field, targets):
+    """Returns the parts of VAMoH."""
     stages = field_model.stages(config, "encoder", field.domain)
     tables = domains.tables(domains.positions(field.domain), stages)
     place = domains.paper_coordinates if config.paper else domains.coordinates
@@ -136,54 +175,74 @@ def vamoh_parts(config, field, target):
     params = jax.jit(lambda key: vamoh.init(key, net, geometry))(jax.random.key(0))
 
     def find(arrays, values):
-        params, geometry, _ = arrays
+        params, geometry = arrays
         mask = jnp.ones(len(values), bool)
         return net.apply({"params": params}, values, mask, geometry, method="encode")[0]
 
     def draw(arrays, z):
-        params, _, coords = arrays
+        params, coords = arrays
         return render(jax.random.key(0), net, params, z, coords).mean
 
-    return find, draw, jax.device_put((params, geometry, place(target)))
+    drawn = {task: jax.device_put((params, place(target))) for task, target in targets.items()}
+    return Parts(find, draw, jax.device_put((params, geometry)), drawn)
 
 
-def functa_parts(domain, target, num_channels, num_steps):
+def functa_parts(domain, targets, num_channels, num_steps):
     """Returns the same of Functa."""
     net, coords = functa.Functa(num_channels, latent_size=256), functa.coordinates(domain)
     params = functa.init(jax.random.key(0), net, coords.shape[-1])
 
     def find(arrays, values):
-        params, coords, _ = arrays
+        params, coords = arrays
         mask = jnp.ones(len(values), bool)
         return functa.fit(net, params, values, mask, coords, num_steps=num_steps).latent
 
     def draw(arrays, z):
-        params, _, coords = arrays
+        params, coords = arrays
         return functa.render(net, params, z, coords)
 
-    return find, draw, jax.device_put((params, coords, functa.coordinates(target)))
+    place = functa.coordinates
+    drawn = {task: jax.device_put((params, place(target))) for task, target in targets.items()}
+    return Parts(find, draw, jax.device_put((params, coords)), drawn)
 
 
-def clock(find, draw, arrays, values, repeats):
-    """Returns the median and the 95th percentile of the whole, and the medians of its parts."""
-    find, draw = (jax.vmap(part, in_axes=(None, 0)) for part in (find, draw))
-    values = jax.device_put(values)
+def submit(pool, parts, values):
+    """Compiles in the pool: {"find" or a task: the program's future}, of a whole batch."""
+    find, draw = (jax.jit(jax.vmap(part, in_axes=(None, 0))) for part in (parts.find, parts.draw))
+    z = jax.eval_shape(find, parts.found, values)
+    lowered = {task: draw.lower(arrays, z) for task, arrays in parts.drawn.items()}
+    lowered["find"] = find.lower(parts.found, values)
+    return {name: pool.submit(program.compile) for name, program in lowered.items()}
 
-    def seconds(function, inputs):
-        program = jax.jit(function).lower(arrays, inputs).compile()
+
+def clock(programs, parts, values, flags):
+    """Times finding, drawing and both in turn: {task: Times, or None where memory is short}."""
+
+    def seconds(call):
         for _ in range(WARM):
-            out = jax.block_until_ready(program(arrays, inputs))
-        found = []
-        for _ in range(repeats):
+            jax.block_until_ready(call())
+        times = []
+        while len(times) < flags.repeats and (sum(times) < flags.limit or len(times) < FEWEST):
             began = time.perf_counter()
-            jax.block_until_ready(program(arrays, inputs))
-            found.append(time.perf_counter() - began)
-        return found, out
+            jax.block_until_ready(call())
+            times.append(time.perf_counter() - began)
+        return times
 
-    whole, _ = seconds(lambda arrays, values: draw(arrays, find(arrays, values)), values)
-    finding, z = seconds(find, values)
-    drawing, _ = seconds(draw, z)
-    return np.median(whole), np.percentile(whole, 95), np.median(finding), np.median(drawing)
+    find, times = functools.partial(programs["find"], parts.found, values), {}
+    for task, arrays in parts.drawn.items():
+        draw = functools.partial(programs[task], arrays)
+        try:
+            finding = seconds(find)
+            drawing = seconds(functools.partial(draw, find()))
+            whole = seconds(lambda: draw(find()))  # noqa: B023
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            times[task] = None
+            continue
+        alone = np.median(finding), np.median(drawing)
+        times[task] = Times(np.median(whole), np.percentile(whole, 95), *alone, len(whole))
+    return times
 
 
 if __name__ == "__main__":
