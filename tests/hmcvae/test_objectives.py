@@ -136,24 +136,6 @@ def test_pull_lengthens_steps_accepted_too_often_and_shortens_the_others():
         np.testing.assert_allclose(direction.sum(), (acceptance - target) * 2 / 5, rtol=1e-3)
 
 
-def test_preconditioned_steps_are_in_units_of_the_encoders_deviations():
-    model, params = with_hmc()
-    row = jax.tree.map(lambda leaf: leaf[1], mixed_rows())
-    mean, log_var = jnp.zeros(5), jnp.linspace(-3.0, 0.0, 5)
-
-    def end(params, precondition):
-        chain = sample_chain(
-            jax.random.key(0), model, params, row, mean, log_var,
-            schedule=SCHEDULE._replace(precondition=precondition), gradient="none",
-        )  # fmt: skip
-        return chain.position
-
-    scaled = params["hmc"]["log_step_size"] + 0.5 * log_var
-    by_hand = {**params, "hmc": {**params["hmc"], "log_step_size": scaled}}
-    np.testing.assert_allclose(end(params, True), end(by_hand, False), rtol=1e-6)
-    assert np.any(end(params, True) != end(params, False))
-
-
 def test_discrepancy_of_some_rows_leaves_the_others_out():
     model, params = with_hmc()
     rows = mixed_rows()

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from launch import loop, metrics
+from launch.data import fields
+from launch.data.items import Items
 from tests.launch import toy, toy_config
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +77,30 @@ def assert_same_run(path, other, variant=""):
 def arrays(path, phase="main"):
     with np.load(path / "arrays" / f"{phase}.npz") as stored:
         return dict(stored)
+
+
+def zeros(shapes, num=130):
+    """A field of zeros; `shapes` are its domain, channels, likelihood and levels."""
+    domain, channels, kind, levels = shapes
+    values = np.zeros((num, *domain.shape, channels), np.uint8 if levels else np.float32)
+    parts = {"train": values, "valid": values[:2], "test": values[:4]}
+    return fields.make("zeros", Items(domain, parts, kind, levels, "zeros"))
+
+
+def shapes_after(experiment):
+    """Passes the shapes of a state through a step of every phase; returns those of parameters."""
+    key = jax.random.key(0)
+    params = jax.eval_shape(lambda: experiment.init(key))
+    data = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), experiment.data)
+    for index, phase in enumerate(experiment.phases):
+        state = jax.eval_shape(phase.init, key, params)
+        batch = jax.tree.map(lambda a: a[0, 0], experiment.batches(index, phase.num_steps - 1, 1))
+        new, found = jax.eval_shape(phase.step, key, 0, state, data, batch)
+        assert jax.tree.map(lambda a: a.shape, new) == jax.tree.map(lambda a: a.shape, state)
+        assert "loss" in found
+        assert all(metric.shape == () for metric in found.values())
+        params = new.params
+    return params
 
 
 def start(*arguments, command=("-m", "launch.train"), num_devices=1):

@@ -11,7 +11,6 @@ from functions import functa as library
 from functions.domains import Domain
 from launch import loop, render, train
 from launch.data import fields
-from launch.data.items import Items
 from launch.experiments import functa
 from tests.launch import runs, small_functa
 
@@ -142,21 +141,7 @@ def test_configs_fit_together(name, variant):
     """Shapes of a step of every phase, without the data, memory or time of one."""
     config = config_of(name, variant)
     functa.check(config)
-    domain, channels, kind, levels = SHAPES[name]
-    values = np.zeros((130, *domain.shape, channels), np.uint8 if levels else np.float32)
-    parts = {"train": values, "valid": values[:2], "test": values[:4]}
-    field = fields.make("zeros", Items(domain, parts, kind, levels, "zeros"))
-    experiment = functa.build(config, field)
-    key = jax.random.key(0)
-    params = jax.eval_shape(lambda: experiment.init(key))
-    data = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), experiment.data)
-    for index, phase in enumerate(experiment.phases):
-        state = jax.eval_shape(phase.init, key, params)
-        batch = jax.tree.map(lambda a: a[0, 0], experiment.batches(index, phase.num_steps - 1, 1))
-        new, metrics = jax.eval_shape(phase.step, key, 0, state, data, batch)
-        assert jax.tree.map(lambda a: a.shape, new) == jax.tree.map(lambda a: a.shape, state)
-        assert "loss" in metrics
-        params = new.params
+    params = runs.shapes_after(functa.build(config, runs.zeros(SHAPES[name])))
     assert params["latents"].shape == (130, config.model.latent_size)
 
 
