@@ -125,6 +125,7 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         keys = jax.random.split(jax.random.key(seed), len(frame))[rows]
         for block, answer in self._answers(x, mask, n, keys):
             residual = (answer.draws - answer.theta[..., 0]) / deviation
+            residual = np.where(is_real, residual, 0.0)  # of codes and logits it means nothing
             stretched = answer.theta[..., 0] + deviation * tails.stretch(self.tail_, residual)
             draws = np.where(is_real, stretched, answer.draws)
             values[:, rows[block]] = self._to_raw(draws.astype(np.float64))

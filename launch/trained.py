@@ -99,8 +99,8 @@ def load_splits(path: str | Path, data_dir: str | None = None) -> list[Trained]:
       The splits, in order.
 
     Raises:
-      Refused, ValueError, FileNotFoundError: it is no run of a table or of images, or not yet
-        trained, or its data is not here.
+      Refused, ValueError, FileNotFoundError: it is no run of a table or of images, or has not come
+        to its last stage, or its data is not here.
     """
     directory, config = workdir.open_run(path)
     if config.experiment not in ("tabular", "images"):
@@ -113,8 +113,9 @@ def load_splits(path: str | Path, data_dir: str | None = None) -> list[Trained]:
     table = module.load_table(config.data, config.paper)
     experiment = module.build(config, table)
     state, note = loop.load(experiment, config, directory)
-    if note["phase"] == "marginal":
-        raise Refused(f"{path} has only trained its marginal VAEs; train it further first")
+    last = experiment.phases[-1].name
+    if note["phase"] != last:  # it would be taken for a model without HMC
+        raise Refused(f"{path} stands in stage {note['phase']!r}, not {last!r}; train it further")
     model, schedule = tabular.make_model(config, table), tabular.make_schedule(config)
     seconds = sum(sum(clock.values()) for clock in note["seconds"].values()) / config.splits
     runs = []

@@ -166,6 +166,12 @@ def test_costs_that_are_none_are_refused(tmp_path, content, match):
         acquire.read_costs(str(file), tuple(FEATURES))
 
 
+def test_run_before_its_last_stage_is_not_taken_for_a_model_without_hmc(runs, capsys):
+    make_run(runs / "cut-off", runs / "study.csv", "hh-vaem", num_stages=2)
+    assert call(runs, models="vaem,cut-off") == 2
+    assert "cut-off stands in stage 'vi', not 'hmc'; train it further" in capsys.readouterr().err
+
+
 def test_runs_that_do_not_belong_together_are_refused(runs, capsys):
     assert call(runs, "--rewards=kl", models="hh-vaem") == 2
     assert "none of the runs has a Gaussian posterior" in capsys.readouterr().err
