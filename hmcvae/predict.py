@@ -52,8 +52,7 @@ class TestRows(NamedTuple):
 def sample_posterior(
     key, model: HVAE, params, x, mask, *, num_samples: int, schedule: Schedule, y=None, y_mask=None
 ) -> Posterior:
-    """Draws eps from q(eps | x_O, y_O), each with its own draw of z: see
-    `posterior.sample_eps`.
+    """Draws eps from q(eps | x_O, y_O), each with its own draw of z (`posterior.sample_eps`).
 
     Args:
       key: PRNG key.
