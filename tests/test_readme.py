@@ -7,6 +7,8 @@ import pytest
 
 from tests.launch import small_tables
 
+pytestmark = pytest.mark.slow  # whole programs
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [

@@ -227,6 +227,7 @@ def test_rows_stop_where_little_is_left_to_learn(linear, rule):
         assert np.all(np.asarray(out.spread)[:-1][~has_stopped] > 1.0)
 
 
+@pytest.mark.slow
 def test_looking_ahead_finds_a_pair_that_neither_of_its_features_announces():
     """y = 4 |h_0 + h_1| - 4 |h_0 - h_1| + 5/2 h_2: x_1 and x_0 (or x_3) tell of y together only."""
     model, params = linear_model()
@@ -293,6 +294,7 @@ def mixed_rows(num=7):
     return predict.TestRows(*map(jnp.asarray, (x, shown, np.ones_like(shown), y, y >= 0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reward"),
     [

@@ -309,6 +309,7 @@ def test_time_budget_and_held_out_score_end_training(holes, capsys):
     assert model.num_steps_["vi"] < 8000
 
 
+@pytest.mark.slow
 def test_classifier_and_regressor_predict_from_incomplete_rows(holes):
     truth = make_table()
     features = holes[["b", "size", "third"]]

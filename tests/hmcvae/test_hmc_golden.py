@@ -77,6 +77,7 @@ def test_golden_far_from_the_ridge(case, x64):
 STEP = [f"{c}.{n}" for c in ("c0", "c1") for n in ("gauss3d", "dual_moon", "gaussian_mixture")]
 
 
+@pytest.mark.slow
 @pytest.mark.golden
 @pytest.mark.parametrize("x64", [True, False])
 @pytest.mark.parametrize("group", STEP)

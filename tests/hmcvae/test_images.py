@@ -183,6 +183,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(network):
     assert jnp.any(slope[0] != 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", images.KINDS)
 def test_decoders_know_where_a_pixel_is(key, kind):
     """The order of the columns is rows, columns, colours: what the encoder reads."""

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from hmcvae.columns import Column, Schema
 from hmcvae.gaussian import kl_to_standard_normal
@@ -37,6 +38,7 @@ def full_init(schema, seed=0):
     return module, init(module, seed)
 
 
+@pytest.mark.slow
 def test_stack_trains_like_separate_models():
     """Ten Adam steps of the stack give every column what a model of that column alone would get."""
     module, params = full_init(SCHEMA)

@@ -48,6 +48,7 @@ def test_bound_is_below_the_evidence_and_tight_at_the_exact_posterior():
     np.testing.assert_allclose(bound(params), evidence, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -91,6 +92,7 @@ def test_each_group_gets_the_gradient_of_its_own_loss(options):
     )
 
 
+@pytest.mark.slow
 def test_exact_gradient_reaches_the_step_sizes_too_and_differs():
     model, params = with_hmc()
     rows = mixed_rows()
@@ -112,6 +114,7 @@ def test_exact_gradient_reaches_the_step_sizes_too_and_differs():
     assert np.any(detached["hmc"]["log_step_size"] != exact["hmc"]["log_step_size"])
 
 
+@pytest.mark.slow
 def test_pull_lengthens_steps_accepted_too_often_and_shortens_the_others():
     model, params = with_hmc()
 
@@ -136,6 +139,7 @@ def test_pull_lengthens_steps_accepted_too_often_and_shortens_the_others():
         np.testing.assert_allclose(direction.sum(), (acceptance - target) * 2 / 5, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_discrepancy_of_some_rows_leaves_the_others_out():
     model, params = with_hmc()
     rows = mixed_rows()
@@ -152,6 +156,7 @@ def test_discrepancy_of_some_rows_leaves_the_others_out():
     assert np.any(slopes[0]["log_step_size"] != slopes[1]["log_step_size"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("marginals", [True, False])
 def test_hidden_entries_cannot_change_any_loss_or_gradient(marginals):
     model, params = with_hmc(marginals=marginals)
@@ -261,6 +266,7 @@ def iw_bound(model, params, rows, num):
     return -jax.jit(loss)(params)
 
 
+@pytest.mark.slow
 def test_importance_weighted_bound_rises_from_the_elbo_to_the_evidence():
     model, params, rows, evidence = repeated_row(4000)
     elbo, _ = objectives.elbo_loss(jax.random.key(2), model, params, rows, 0, schedule=SCHEDULE)
@@ -325,6 +331,7 @@ def test_wake_sleep_climbs_the_evidence_and_fits_the_marginals_of_the_posterior(
     assert np.all(encoder[2:] > 0.2)
 
 
+@pytest.mark.slow
 def test_chains_of_wake_sleep_start_at_resampled_draws_and_need_no_inflation():
     model, params = with_hmc()
     rows, key = mixed_rows(), jax.random.key(3)

@@ -111,6 +111,7 @@ def test_a_chain_without_transitions_is_the_encoder(layer_sizes, reparameterised
     np.testing.assert_allclose(np.cov(noise.T), np.eye(len(noise.T)), atol=0.1)
 
 
+@pytest.mark.slow
 def test_ablation_and_reparameterised_model_have_the_same_posterior():
     """HMC in h and in eps give the same h_1 and h_2, in mean and spread."""
     model, params = mixed_model(layer_sizes=(2, 1), marginals=False)

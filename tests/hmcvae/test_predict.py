@@ -186,6 +186,7 @@ def run_score(key, model, params, rows, *, schedule, **options):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_scores_of_exact_posteriors_are_exact():
     """Importance resampling and HMC both give log p(x_U | x_O) of the linear-Gaussian model."""
     model, params, weight, bias = linear_gaussian()
@@ -212,6 +213,7 @@ def test_scores_of_exact_posteriors_are_exact():
         np.testing.assert_allclose(ours, everything - seen, atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "schedule"),
     [({}, SCHEDULE), ({"marginals": False}, IW._replace(num_proposals=3))],

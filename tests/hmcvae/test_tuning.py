@@ -27,6 +27,7 @@ def test_fifteen_line_example():
     assert 0.6 < chains.info.accept_prob.mean() < 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -12,6 +12,8 @@ from launch import acquire, acquire_figures, episodes, trained
 from launch.data import tables
 from tests.launch import small_tables
 
+pytestmark = pytest.mark.slow  # whole programs
+
 FEATURES = ["age", "dose", "group", "noise"]
 
 

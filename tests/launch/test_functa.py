@@ -14,6 +14,8 @@ from launch.data import fields
 from launch.experiments import functa
 from tests.launch import runs, small_functa
 
+pytestmark = pytest.mark.slow  # whole programs
+
 NAMES = tuple(f"functa_{name}" for name in ("digits", "polymnist", "celeba", "era5", "shapenet"))
 SHAPES = {
     "functa_digits": (Domain("image", (8, 8)), 1, "logistic", 17),

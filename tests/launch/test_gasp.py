@@ -14,6 +14,8 @@ from launch import compare, evaluate, loop, render, train
 from launch.experiments import gasp
 from tests.launch import runs
 
+pytestmark = pytest.mark.slow  # whole programs
+
 CONFIG = "--config=configs/gasp_digits.py:smoke"
 SMALL = {  # compiles fast
     "model.discriminator.points": (4,),

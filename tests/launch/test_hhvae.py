@@ -12,6 +12,8 @@ from launch import loop
 from launch.data.frames import Table
 from launch.experiments import images, tabular
 
+pytestmark = pytest.mark.slow  # whole programs
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 

@@ -317,6 +317,7 @@ def test_any_bytes_are_read_or_refused_in_one_sentence(tmp_path, content):
     assert json.loads(json.dumps(schema)) == schema
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(HOSTILE, HOSTILE, HOSTILE), min_size=1, max_size=6),
     st.sampled_from([",", ";", "\t"]),

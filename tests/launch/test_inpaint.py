@@ -12,6 +12,8 @@ from launch import inpaint
 from launch.experiments import images
 from tests.launch import small_images
 
+pytestmark = pytest.mark.slow  # whole programs
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):

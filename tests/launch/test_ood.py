@@ -16,6 +16,8 @@ from launch.data import image_tables, tables
 from launch.data.frames import Table
 from tests.launch import small_images
 
+pytestmark = pytest.mark.slow  # whole programs
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

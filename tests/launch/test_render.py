@@ -15,6 +15,8 @@ from launch.experiments import field_render
 from launch.experiments import vamoh as experiment
 from tests.launch import small_vamoh
 
+pytestmark = pytest.mark.slow  # whole programs
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

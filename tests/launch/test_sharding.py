@@ -10,6 +10,8 @@ from launch import loop, sharding
 from launch.workdir import Refused
 from tests.launch import runs, sharded
 
+pytestmark = pytest.mark.slow  # whole programs
+
 MESH = AbstractMesh((1, 2, 2), sharding.AXES)
 STATE = {
     "params": {"decoder": {"kernel": np.zeros((1, 6, 4)), "bias": np.zeros((1, 4))}},

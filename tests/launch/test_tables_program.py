@@ -12,6 +12,8 @@ from launch import cells, loop, results, tables
 from launch.workdir import Refused
 from tests.launch import runs, toy_tables
 
+pytestmark = pytest.mark.slow  # whole programs
+
 TOY = (
     "--config.base=tests/launch/toy_tables.py",
     "--config.tables=wine",

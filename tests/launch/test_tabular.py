@@ -13,6 +13,8 @@ from launch.data import published, tables
 from launch.data.frames import Table
 from launch.experiments import tabular, tabular_report
 
+pytestmark = pytest.mark.slow  # whole programs
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 

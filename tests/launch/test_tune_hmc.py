@@ -8,6 +8,8 @@ import pytest
 
 from launch import tune_hmc
 
+pytestmark = pytest.mark.slow  # whole programs
+
 NAMES = ["wave", "dual_moon", "mixture"]
 
 

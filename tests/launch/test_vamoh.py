@@ -12,6 +12,8 @@ from launch import loop, train
 from launch.experiments import vamoh
 from tests.launch import runs, small_vamoh
 
+pytestmark = pytest.mark.slow  # whole programs
+
 PROCEDURAL = ("vamoh_digits", "vamoh_shapes3d", "vamoh_era5", "vamoh_shapenet")
 NEEDS_DATA = ("vamoh_polymnist", "vamoh_celeba")
 FIGURES = {"audit", "completions", "interpolation", "reconstructions", "samples"}

@@ -12,6 +12,8 @@ from launch import evaluate, workdir
 from launch.metrics import read_rows
 from tests.launch import runs, small_vamoh
 
+pytestmark = pytest.mark.slow  # whole programs
+
 STEP = 3e-3  # the learning rate: what Adam moves a parameter by in one of the first steps
 
 
