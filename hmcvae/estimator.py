@@ -1,7 +1,7 @@
 """scikit-learn estimators over the HVAE: fill the holes of a table, predict from incomplete rows.
 
 The model is HH-VAEM trained end to end (Peis et al. 2022): one-column VAEs, a hierarchical
-dependency VAE that stops training when held-out rows say so, and HMC that starts from its encoder.
+dependency VAE, and HMC that starts from its encoder.
 NumPy arrays and pandas frames go in and come out as they were; cells that are observed keep every
 bit. Answers about a row depend on that row and the fit alone: they are deterministic, and
 `transform` never trains.
@@ -45,8 +45,8 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
     it; a column without values is left as it is; dates are refused.
 
     Attributes after `fit`: `features_`, how every column was read; `num_steps_`, steps taken a
-    stage; `tail_`, the tail of the noise of drawn numbers (`hmcvae.tails`), chosen by held-out
-    rows; `params_` and `scaler_`, the model.
+    stage; `noise_`, tail and width of the noise of drawn numbers (`hmcvae.tails`), chosen by
+    held-out rows; `params_` and `scaler_`, the model.
 
     Args:
       schema: {column: kind, "drop" or {"kind": kind, "categories": [labels]}} for columns that
@@ -59,13 +59,15 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
       max_steps: most training steps of the dependency VAE; the one-column VAEs take a tenth of
         them before, and HMC a fortieth after, all in hundreds.
       batch_size: rows of a step.
-      learning_rate: of Adam.
+      learning_rate: of Adam at the beginning of each stage; it falls to a hundredth by a cosine.
       num_transitions: HMC transitions from a draw of the encoder, resampled by importance, to a
         posterior sample; 0 keeps the draw.
       num_samples: posterior samples that a filled cell averages over.
       early_stopping: stop when the score of held-out rows has not risen for 2500 steps, and keep
-        the best parameters; tables of fewer than 100 rows train for all steps.
-      validation_fraction: share of the rows that are held out, 20 rows at least.
+        the best parameters: for large tables and predictors that fit their rows too well.
+      validation_fraction: share of the rows that are held out, 20 rows at least, to choose the
+        noise of `sample` and to stop early (predictors: for the latter only); 0, and tables of
+        fewer than 100 rows, hold out none.
       time_budget: seconds after which `fit` stops training, give or take a hundred steps and the
         compilation; None is no limit. What is then reached depends on the machine.
       random_state: seed or generator; equal seeds give equal fits.
@@ -76,12 +78,12 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         """Trains the model on a table [N, D] with holes; `y` is not used."""
         frame = self._read(X, reset=True)
         x, mask = self._fit_features(frame)
-        self.tail_ = 0.0
+        self.noise_ = tails.Noise()
         if x.shape[1]:
             none = np.zeros((len(x), 0))
-            held_out = self._fit_model(x, mask, none, none > 0)
+            held_out = self._fit_model(x, mask, none, none > 0, hold_out=True)
             if held_out is not None:
-                self.tail_ = self._fit_tail(held_out)
+                self.noise_ = self._fit_noise(held_out)
         return self
 
     def transform(self, X):
@@ -126,7 +128,7 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         for block, answer in self._answers(x, mask, n, keys):
             residual = (answer.draws - answer.theta[..., 0]) / deviation
             residual = np.where(is_real, residual, 0.0)  # of codes and logits it means nothing
-            stretched = answer.theta[..., 0] + deviation * tails.stretch(self.tail_, residual)
+            stretched = answer.theta[..., 0] + deviation * tails.stretch(self.noise_, residual)
             draws = np.where(is_real, stretched, answer.draws)
             values[:, rows[block]] = self._to_raw(draws.astype(np.float64))
         return [self._fill(X, frame, draw) for draw in values]
@@ -166,8 +168,8 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         rows = np.flatnonzero(~mask.all(axis=1))
         return self._standardise(raw[rows], mask[rows]), mask[rows], rows
 
-    def _fit_tail(self, held_out):
-        """Chooses the tail of the noise by hidden halves of held-out rows."""
+    def _fit_noise(self, held_out):
+        """Chooses tail and width of the noise by hidden halves of held-out rows."""
         hidden = np.random.default_rng(self.seed_).random(held_out.mask.shape) < 0.5
         hidden &= held_out.mask & self._schema().is_kind(*REAL)
         answers = self._answers(held_out.x, held_out.mask & ~hidden, self.num_samples)
@@ -231,7 +233,8 @@ class _Supervised(HHVAEBase):
                 f"no feature has two distinct values in {len(frame)} sample(s), as n_samples = "
                 f"{len(frame)}; there is nothing to predict from"
             )
-        self._fit_model(x, mask, y[:, None], np.ones((len(y), 1), bool))
+        known = np.ones((len(y), 1), bool)
+        self._fit_model(x, mask, y[:, None], known, hold_out=self.early_stopping)
 
     def _predict_theta(self, X):
         """Likelihood parameters of the target, [N, S, C_y]."""

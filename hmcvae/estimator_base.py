@@ -20,14 +20,15 @@ from hmcvae import columns, fitting, frames, saved
 from hmcvae.columns import Column, Scaler, Schema
 from hmcvae.frames import Feature
 from hmcvae.model import HVAE
+from hmcvae.tails import Noise
 
 BLOCK = 64  # rows answered at a time; fewer are padded, so that one program serves all tables
 MAX_DEVIATIONS = 50.0  # numbers further than this from the mean look alike to the model
 MIN_HELD_OUT = 20  # rows that a held-out score needs
 MAX_SHARE = 0.2  # of the rows that they may be; smaller tables train for all steps
 DEADLINES = {"marginal": 0.15, "vi": 0.8, "hmc": 1.0}  # ends of the stages, of the time budget
-FORMAT = 1  # of the files that `save` writes
-SCALERS = ("scaler_", "target_scaler_")  # attributes
+FORMAT = 2  # of the files that `save` writes
+TUPLES = {"scaler_": Scaler, "target_scaler_": Scaler, "noise_": Noise}  # attributes
 
 
 class HHVAEBase(BaseEstimator):
@@ -41,10 +42,10 @@ class HHVAEBase(BaseEstimator):
         hidden=128,
         max_steps=10_000,
         batch_size=100,
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         num_transitions=10,
         num_samples=50,
-        early_stopping=True,
+        early_stopping=False,
         validation_fraction=0.1,
         time_budget=None,
         random_state=None,
@@ -107,7 +108,7 @@ class HHVAEBase(BaseEstimator):
             elif isinstance(value, np.ndarray) and value.dtype.hasobject:
                 about["labels"][name] = value.tolist()
             else:
-                arrays[name] = value._asdict() if isinstance(value, Scaler) else value
+                arrays[name] = value._asdict() if name in TUPLES else value
         saved.write(path, about, arrays)
 
     @classmethod
@@ -123,7 +124,7 @@ class HHVAEBase(BaseEstimator):
         estimator.layer_sizes = estimator.layer_sizes and tuple(estimator.layer_sizes)
         estimator.params_ = {}  # of a fit without anything to model, which leaves no array
         for name, value in arrays.items():
-            setattr(estimator, name, Scaler(**value) if name in SCALERS else value)
+            setattr(estimator, name, TUPLES[name](**value) if name in TUPLES else value)
         for name, value in about["values"].items():
             setattr(estimator, name, value)
         for name, value in about["labels"].items():
@@ -158,10 +159,10 @@ class HHVAEBase(BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name}={value!r}: expected an integer of at least {least}")
-        if not 0 < self.validation_fraction < 1:
+        if not 0 <= self.validation_fraction < 1:
             raise ValueError(
                 f"validation_fraction={self.validation_fraction!r}: expected a fraction of the "
-                f"rows between 0 and 1; set early_stopping=False to hold out none"
+                f"rows, at least 0, which holds out none, and less than 1"
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate!r}: expected a positive number")
@@ -202,12 +203,13 @@ class HHVAEBase(BaseEstimator):
         self.range_ = np.stack([z.min(axis=0), z.max(axis=0)])
         return self._standardise(x, mask), mask
 
-    def _fit_model(self, x, mask, y, y_mask):
-        """Trains on standardised rows; returns those that were held out, or None."""
+    def _fit_model(self, x, mask, y, y_mask, *, hold_out):
+        """Trains on standardised rows; returns those that were held out, if asked for, or None."""
         rows = fitting.Table(x, mask, y.astype(np.float32), y_mask)
         num_held_out = max(int(self.validation_fraction * len(x)), MIN_HELD_OUT)
         held_out = None
-        if self.early_stopping and MIN_HELD_OUT <= MAX_SHARE * len(x):
+        hold_out = hold_out and self.validation_fraction > 0
+        if hold_out and MIN_HELD_OUT <= MAX_SHARE * len(x):
             order = np.random.default_rng(self.seed_).permutation(len(x))
             pick = lambda index: jax.tree.map(lambda leaf: leaf[index], rows)
             held_out, rows = pick(order[:num_held_out]), pick(order[num_held_out:])
@@ -230,8 +232,9 @@ class HHVAEBase(BaseEstimator):
         self.num_steps_ = {}
         recipe = self._recipe()
         params = fitting.fit(
-            jax.random.key(self.seed_), self._model(), recipe, rows, held_out, report
-        )
+            jax.random.key(self.seed_), self._model(), recipe, rows,
+            held_out if self.early_stopping else None, report,
+        )  # fmt: skip
         self.params_ = jax.tree.map(np.asarray, params)
         return held_out
 

@@ -44,7 +44,7 @@ class Recipe(NamedTuple):
 
     steps: tuple[tuple[str, int], ...]  # (stage, number of steps) of "marginal", "vi" and "hmc"
     batch_size: int
-    learning_rate: float
+    learning_rate: float  # at the beginning of every stage, see `adam`
     num_transitions: int  # T of the chain that stage "hmc" adds
     schedule: Schedule
 
@@ -69,6 +69,15 @@ def default_recipe(max_steps: int, batch_size: int, learning_rate: float, num_tr
     steps = tuple((stage, max(num, 1)) for stage, num in stages[: 3 if num_transitions else 2])
     schedule = Schedule(bound="wake", accept_target=0.8, precondition=True)
     return Recipe(steps, batch_size, learning_rate, num_transitions, schedule)
+
+
+def adam(learning_rate: float, num_steps: int) -> optax.GradientTransformation:
+    """Builds Adam for a stage of `num_steps`: its rate falls by a cosine to a hundredth.
+
+    Large steps find what a small table has to tell in a few thousand steps; small ones at the end
+    average over the noise of masks, draws and batches.
+    """
+    return optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps, alpha=0.01))
 
 
 def optimiser(
@@ -153,12 +162,12 @@ def _chunks(key, model, recipe, stage, num_steps, params, rows) -> Iterator[tupl
     size = min(CHUNK, num_steps)
     num_steps = -(-num_steps // size) * size
     num_rows, rows = len(rows.x), _padded(rows)
-    opt_state = optimiser(stage, optax.adam(recipe.learning_rate)).init(params)
-    recipe = recipe._replace(steps=())  # no part of the program
+    recipe = recipe._replace(steps=((stage, num_steps),))  # the others are no part of the program
+    opt_state = _optimiser(recipe).init(params)
     for done in range(0, num_steps, size):
         params, opt_state, loss = _chunk(
             key, params, opt_state, rows, num_rows, done,
-            model=model, recipe=recipe, stage=stage, size=size,
+            model=model, recipe=recipe, size=size,
         )  # fmt: skip
         yield Progress(stage, done + size, num_steps, float(loss), float("nan")), params
 
@@ -193,10 +202,15 @@ def _init(key, model):
     return model.init(key, model.blank_row())["params"]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "recipe", "stage", "size"))
-def _chunk(key, params, opt_state, rows, num_rows, start, *, model, recipe, stage, size):
-    """Takes `size` steps; returns parameters, state of the optimiser and mean loss."""
-    transform = optimiser(stage, optax.adam(recipe.learning_rate))
+def _optimiser(recipe):
+    ((stage, num_steps),) = recipe.steps
+    return optimiser(stage, adam(recipe.learning_rate, num_steps))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "recipe", "size"))
+def _chunk(key, params, opt_state, rows, num_rows, start, *, model, recipe, size):
+    """Takes `size` steps of the recipe's only stage; returns parameters, optimiser, mean loss."""
+    transform, ((stage, _),) = _optimiser(recipe), recipe.steps
 
     def step(carry, step):
         params, opt_state = carry

@@ -1,45 +1,63 @@
-"""Heavier tails for the noise of imputed numbers: Johnson's S_U distribution of a fixed variance.
+"""The noise of imputed numbers: as wide and with as heavy tails as held-out cells ask for.
 
 The likelihood that a model is trained by is Gaussian. What it leaves unexplained of hidden cells
-has about the variance that was learned, but is often small and at times large, so that Gaussian
-intervals are too wide in the middle. With n ~ N(0, 1),
+is often small and at times large, so that Gaussian intervals are too wide in the middle, and a
+small table is fitted better than what was not seen of it, so that they are too narrow in all. With
+n ~ N(0, 1),
 
-  r = s sinh(tau n) / tau,  s = tau sqrt(2 / (exp(2 tau^2) - 1)),
+  r = w s sinh(tau n) / tau,  s = tau sqrt(2 / (exp(2 tau^2) - 1)),
 
-has variance 1 for every tau, is Gaussian at tau = 0, and has all its moments (Johnson 1949). tau is
-one number a table, chosen by the log score of held-out cells. NumPy throughout.
+has standard deviation w for every tau, is Gaussian at tau = 0, and has all its moments (Johnson's
+S_U, 1949). tau and w are one number a table each, chosen by the log score of held-out cells. NumPy
+throughout.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 TAILS = np.arange(11) / 10  # beyond 1, columns that repeat a value would set the tails
+WIDTHS = 2.0 ** (np.arange(-2, 9) / 4)
 
 
-def stretch(tail: float, noise: np.ndarray) -> np.ndarray:
-    """Turns standard normal noise into noise with the given tail: r of n."""
-    return _scale(tail) * np.sinh(tail * noise) / tail if tail else noise
+class Noise(NamedTuple):
+    """Of real columns, in units of their learned deviations."""
+
+    tail: float = 0.0  # tau
+    width: float = 1.0  # w
 
 
-def log_density(tail: float, residual: np.ndarray) -> np.ndarray:
-    """Returns the log density of standardised residuals r, in nats."""
-    if not tail:
-        return -0.5 * (residual**2 + np.log(2 * np.pi))
-    u = tail * residual / _scale(tail)
-    log_slope = -0.5 * np.log1p(u**2) - np.log(_scale(tail))
-    return log_density(0.0, np.arcsinh(u) / tail) + log_slope
+def stretch(noise: Noise, normal: np.ndarray) -> np.ndarray:
+    """Turns standard normal numbers n into noise r."""
+    tail, width = noise
+    return width * _scale(tail) * np.sinh(tail * normal) / tail if tail else width * normal
 
 
-def fit(residual: np.ndarray) -> float:
-    """Chooses the tail that gives hidden cells the best log score.
+def log_density(noise: Noise, residual: np.ndarray) -> np.ndarray:
+    """Returns the log density of residuals r, in nats."""
+    tail, width = noise
+    normal, log_slope = residual / width, -np.log(width)
+    if tail:
+        u = tail * normal / _scale(tail)
+        normal = np.arcsinh(u) / tail
+        log_slope -= 0.5 * np.log1p(u**2) + np.log(_scale(tail))
+    return log_slope - 0.5 * (normal**2 + np.log(2 * np.pi))
+
+
+def fit(residual: np.ndarray) -> Noise:
+    """Chooses the noise that gives hidden cells the best log score.
 
     Args:
       residual: [S, N] of N cells at S posterior samples, in units of the learned deviation.
 
     Returns:
-      One of `TAILS`; 0 without cells.
+      Noise of `TAILS` and `WIDTHS`; the learned one without cells.
     """
-    scores = [np.logaddexp.reduce(log_density(tail, residual), axis=0).sum() for tail in TAILS]
-    return float(TAILS[np.argmax(scores)])
+    if not residual.size:
+        return Noise()
+    choices = [Noise(float(tail), float(width)) for width in WIDTHS for tail in TAILS]
+    score = lambda noise: np.logaddexp.reduce(log_density(noise, residual), axis=0).sum()
+    return max(choices, key=score)
 
 
 def _scale(tail):

@@ -20,7 +20,6 @@ from hmcvae.estimator import HHVAEClassifier, HHVAEImputer, HHVAERegressor
 from hmcvae.predictive import Predictive
 
 TINY = dict(hidden=8, layer_sizes=(2,), max_steps=3, num_transitions=0, num_samples=4)
-TINY |= dict(early_stopping=False)
 QUICK = dict(hidden=32, layer_sizes=(2, 1), num_transitions=2, num_samples=30, random_state=0)
 CHECKED = dict(TINY, schema="gaussian")  # one kind, so that tables of one width share a program
 UNTRAINED = "three steps reach no score; test_predictor_learns_what_the_checks_ask_for takes more"
@@ -192,7 +191,7 @@ def test_saved_and_pickled_estimators_answer_the_same(imputer, holes, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["imputer.npz"]
     with np.load(path, allow_pickle=False) as archive:
         assert "params_/encoder/head0/affine/kernel" in archive.files
-    with pytest.raises(ValueError, match="holds a HHVAEImputer in format 1; expected a HHVAEReg"):
+    with pytest.raises(ValueError, match="holds a HHVAEImputer in format 2; expected a HHVAEReg"):
         HHVAERegressor.load(path)
     path.write_bytes(pickle.dumps([1]))
     with pytest.raises(ValueError, match="is no file of a fitted estimator"):
@@ -318,7 +317,6 @@ def test_classifier_and_regressor_predict_from_incomplete_rows(holes):
         "layer_sizes": (2,),
         "max_steps": 600,
         "num_transitions": 0,
-        "early_stopping": False,
     }
     model = HHVAEClassifier(**options).fit(features, truth["third"].astype(str))
     proba = model.predict_proba(features)
@@ -358,18 +356,22 @@ def test_predictive_agrees_with_one_gaussian_and_with_its_draws():
         two.quantile(1.5)
 
 
+@pytest.mark.parametrize("width", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("tail", [0.0, 0.4, 1.0])
-def test_tail_keeps_variance_and_density_agrees_with_draws(tail):
-    n = np.linspace(-9, 9, 20_001)
-    r = tails.stretch(tail, n)
-    density = np.exp(tails.log_density(tail, r))
+def test_noise_has_its_width_and_density_agrees_with_draws(tail, width):
+    noise, n = tails.Noise(tail, width), np.linspace(-9, 9, 20_001)
+    r = tails.stretch(noise, n)
+    density = np.exp(tails.log_density(noise, r))
     np.testing.assert_allclose(np.trapezoid(density, r), 1.0, atol=1e-6)
-    np.testing.assert_allclose(np.trapezoid(r**2 * density, r), 1.0, atol=1e-4)
+    np.testing.assert_allclose(np.trapezoid(r**2 * density, r), width**2, rtol=1e-4)
     np.testing.assert_allclose(density * np.gradient(r, n), stats.norm.pdf(n), atol=1e-6)
 
 
-def test_tail_is_found_where_it_is_and_only_there():
-    noise = np.random.default_rng(0).normal(size=(1, 2000))
-    assert tails.fit(tails.stretch(0.7, noise)) == pytest.approx(0.7, abs=0.11)
-    assert tails.fit(noise) <= 0.2
-    assert tails.fit(np.zeros((5, 0))) == 0.0
+def test_noise_is_found_where_it_is_and_only_there():
+    normal = np.random.default_rng(0).normal(size=(1, 2000))
+    found = tails.fit(tails.stretch(tails.Noise(0.7, 2.0), normal))
+    assert found == (pytest.approx(0.7, abs=0.11), pytest.approx(2.0))
+    plain = tails.fit(normal)
+    assert plain.tail <= 0.2
+    assert plain.width == 1.0
+    assert tails.fit(np.zeros((5, 0))) == (0.0, 1.0)
