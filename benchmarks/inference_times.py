@@ -219,29 +219,30 @@ def clock(programs, parts, values, flags):
     """Times finding, drawing and both in turn: {task: Times, or None where memory is short}."""
 
     def seconds(call):
-        for _ in range(WARM):
-            jax.block_until_ready(call())
-        times = []
-        while len(times) < flags.repeats and (sum(times) < flags.limit or len(times) < FEWEST):
-            began = time.perf_counter()
-            jax.block_until_ready(call())
-            times.append(time.perf_counter() - began)
-        return times
-
-    find, times = functools.partial(programs["find"], parts.found, values), {}
-    for task, arrays in parts.drawn.items():
-        draw = functools.partial(programs[task], arrays)
         try:
-            finding = seconds(find)
-            drawing = seconds(functools.partial(draw, find()))
-            whole = seconds(lambda: draw(find()))  # noqa: B023
+            for _ in range(WARM):
+                jax.block_until_ready(call())
+            times = []
+            while len(times) < flags.repeats and (sum(times) < flags.limit or len(times) < FEWEST):
+                began = time.perf_counter()
+                jax.block_until_ready(call())
+                times.append(time.perf_counter() - began)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            times[task] = None
-            continue
-        alone = np.median(finding), np.median(drawing)
-        times[task] = Times(np.median(whole), np.percentile(whole, 95), *alone, len(whole))
+            return None
+        return times
+
+    find, times = functools.partial(programs["find"], parts.found, values), {}
+    finding = seconds(find)
+    for task, arrays in parts.drawn.items():
+        draw = functools.partial(programs[task], arrays)
+        drawing = finding and seconds(functools.partial(draw, find()))
+        whole = drawing and seconds(lambda: draw(find()))  # noqa: B023
+        times[task] = whole and Times(
+            np.median(whole), np.percentile(whole, 95), np.median(finding), np.median(drawing),
+            len(whole),
+        )  # fmt: skip
     return times
 
 

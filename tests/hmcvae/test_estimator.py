@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from hmcvae import tails
+from hmcvae import fitting, tails
 from hmcvae.estimator import HHVAEClassifier, HHVAEImputer, HHVAERegressor
 from hmcvae.predictive import Predictive
 
@@ -354,6 +354,18 @@ def test_predictive_agrees_with_one_gaussian_and_with_its_draws():
     assert abs(np.mean(draws < two.quantile(0.25)[0]) - 0.25) < 0.02
     with pytest.raises(ValueError, match=r"q=1\.5: expected a probability"):
         two.quantile(1.5)
+
+
+def test_rate_falls_to_a_hundredth_and_stays_there():
+    adam, slope = fitting.adam(3e-3, 50), np.ones(1, np.float32)
+    state, rates = adam.init(slope), []
+    for _ in range(60):
+        update, state = adam.update(slope, state)
+        rates.append(-float(update[0]))  # of a gradient that does not change
+    np.testing.assert_allclose(rates[0], 3e-3, rtol=1e-4)
+    np.testing.assert_allclose(rates[25], 3e-3 * 0.505, rtol=1e-3)
+    np.testing.assert_allclose(rates[50:], 3e-5, rtol=1e-3)
+    assert np.all(np.diff(rates[:50]) < 0)
 
 
 @pytest.mark.parametrize("width", [0.5, 1.0, 2.0])
