@@ -115,7 +115,6 @@ def get_config(variant="wine"):
     config.train.vi_steps = total_steps - (hmc_steps if is_hmc else 0)
     config.train.hmc_steps = hmc_steps if is_hmc else 0
     config.train.learning_rate = 1e-3
-    config.train.decay = False  # of it, by a cosine to a hundredth within every stage
     config.train.learning_rate_joint = 1e-3 if paper else 0.0  # of the decoder in stage 3
     config.train.learning_rate_hmc = 1e-3 if paper else 1e-2
     config.train.learning_rate_scale = 1e-2

@@ -332,28 +332,20 @@ def make_phases(config, model, schedule) -> tuple[Phase, ...]:
         tuned = init_hmc(key, model, train.num_transitions, train.initial_steps)
         return {**params, "hmc": tuned}
 
-    def adam(weight_decay, num_steps):
-        """Adam with L2 added to the gradient before the moments, as in the published models."""
-        if train.decay:
-            main = fitting.adam(train.learning_rate, num_steps)
-        else:
-            main = optax.adam(train.learning_rate)
-        return optax.chain(optax.add_decayed_weights(weight_decay), main) if weight_decay else main
-
+    decayed = _adam(train.learning_rate, train.weight_decay)
     phases = []
     if model.marginals:
-        alone = adam(train.weight_decay_marginal, train.marginal_steps)
+        alone = _adam(train.learning_rate, train.weight_decay_marginal)
         optimiser = fitting.optimiser("marginal", alone)
         phases.append(gradient_phase("marginal", train.marginal_steps, marginal, optimiser))
     bound = dependency(objectives.BOUNDS[schedule.bound])
-    main = adam(train.weight_decay, train.vi_steps)
-    optimiser = fitting.optimiser("vi", main, end_to_end=model.end_to_end)
+    optimiser = fitting.optimiser("vi", decayed, end_to_end=model.end_to_end)
     phases.append(gradient_phase("vi", train.vi_steps, bound, optimiser))
     if train.hmc_steps:
         rate = train.learning_rate_joint
         optimiser = fitting.optimiser(
             "hmc",
-            adam(train.weight_decay, train.hmc_steps),
+            decayed,
             generative=optax.adam(rate) if rate else None,
             step_rate=train.learning_rate_hmc,
             scale_rate=train.learning_rate_scale,
@@ -376,6 +368,13 @@ def _probe(key, model, params, data, schedule):
     )  # fmt: skip
     count = jnp.sum(rows.known & ~rows.shown, axis=-1)
     return -jnp.mean(out["joint_x"] / jnp.maximum(count, 1), where=count > 0)
+
+
+def _adam(learning_rate, weight_decay):
+    """Adam with L2 added to the gradient before the moments, as the published models have it."""
+    if not weight_decay:
+        return optax.adam(learning_rate)
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
 
 
 def _pad(splits):
