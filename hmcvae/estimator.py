@@ -63,8 +63,9 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
       num_transitions: HMC transitions from a draw of the encoder, resampled by importance, to a
         posterior sample; 0 keeps the draw.
       num_samples: posterior samples that a filled cell averages over.
-      early_stopping: stop when the score of held-out rows has not risen for 2500 steps, and keep
-        the best parameters: for large tables and predictors that fit their rows too well.
+      early_stopping: stop when the log score of held-out rows has not risen for 2500 steps, and
+        keep the best parameters. "auto" is True for predictors, which soon fit their rows too well,
+        and False for the imputer, whose draws get better long after its densities.
       validation_fraction: share of the rows that are held out, 20 rows at least, to choose the
         noise of `sample` and to stop early (predictors: for the latter only); 0, and tables of
         fewer than 100 rows, hold out none.
@@ -81,7 +82,7 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         self.noise_ = tails.Noise()
         if x.shape[1]:
             none = np.zeros((len(x), 0))
-            held_out = self._fit_model(x, mask, none, none > 0, hold_out=True)
+            held_out = self._fit_model(x, mask, none, none > 0)
             if held_out is not None:
                 self.noise_ = self._fit_noise(held_out)
         return self
@@ -233,8 +234,7 @@ class _Supervised(HHVAEBase):
                 f"no feature has two distinct values in {len(frame)} sample(s), as n_samples = "
                 f"{len(frame)}; there is nothing to predict from"
             )
-        known = np.ones((len(y), 1), bool)
-        self._fit_model(x, mask, y[:, None], known, hold_out=self.early_stopping)
+        self._fit_model(x, mask, y[:, None], np.ones((len(y), 1), bool))
 
     def _predict_theta(self, X):
         """Likelihood parameters of the target, [N, S, C_y]."""

@@ -45,7 +45,7 @@ class HHVAEBase(BaseEstimator):
         learning_rate=3e-3,
         num_transitions=10,
         num_samples=50,
-        early_stopping=False,
+        early_stopping="auto",
         validation_fraction=0.1,
         time_budget=None,
         random_state=None,
@@ -164,6 +164,10 @@ class HHVAEBase(BaseEstimator):
                 f"validation_fraction={self.validation_fraction!r}: expected a fraction of the "
                 f"rows, at least 0, which holds out none, and less than 1"
             )
+        if self.early_stopping not in (True, False, "auto"):
+            raise ValueError(
+                f"early_stopping={self.early_stopping!r}: expected True, False or 'auto'"
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate!r}: expected a positive number")
         if self.time_budget is not None and not self.time_budget > 0:
@@ -203,12 +207,15 @@ class HHVAEBase(BaseEstimator):
         self.range_ = np.stack([z.min(axis=0), z.max(axis=0)])
         return self._standardise(x, mask), mask
 
-    def _fit_model(self, x, mask, y, y_mask, *, hold_out):
-        """Trains on standardised rows; returns those that were held out, if asked for, or None."""
+    def _fit_model(self, x, mask, y, y_mask):
+        """Trains on standardised rows; returns those that were held out, or None."""
         rows = fitting.Table(x, mask, y.astype(np.float32), y_mask)
         num_held_out = max(int(self.validation_fraction * len(x)), MIN_HELD_OUT)
         held_out = None
-        hold_out = hold_out and self.validation_fraction > 0
+        is_predictor = self._target().num_columns > 0
+        stops = is_predictor if self.early_stopping == "auto" else self.early_stopping
+        # the imputer has another use for held-out rows
+        hold_out = self.validation_fraction > 0 and (stops or not is_predictor)
         if hold_out and MIN_HELD_OUT <= MAX_SHARE * len(x):
             order = np.random.default_rng(self.seed_).permutation(len(x))
             pick = lambda index: jax.tree.map(lambda leaf: leaf[index], rows)
@@ -233,7 +240,7 @@ class HHVAEBase(BaseEstimator):
         recipe = self._recipe()
         params = fitting.fit(
             jax.random.key(self.seed_), self._model(), recipe, rows,
-            held_out if self.early_stopping else None, report,
+            held_out if stops else None, report,
         )  # fmt: skip
         self.params_ = jax.tree.map(np.asarray, params)
         return held_out

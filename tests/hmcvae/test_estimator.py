@@ -20,6 +20,7 @@ from hmcvae.estimator import HHVAEClassifier, HHVAEImputer, HHVAERegressor
 from hmcvae.predictive import Predictive
 
 TINY = dict(hidden=8, layer_sizes=(2,), max_steps=3, num_transitions=0, num_samples=4)
+TINY |= dict(validation_fraction=0.0)
 QUICK = dict(hidden=32, layer_sizes=(2, 1), num_transitions=2, num_samples=30, random_state=0)
 CHECKED = dict(TINY, schema="gaussian")  # one kind, so that tables of one width share a program
 UNTRAINED = "three steps reach no score; test_predictor_learns_what_the_checks_ask_for takes more"
@@ -287,6 +288,7 @@ def test_columns_of_one_name_are_refused():
         ({"validation_fraction": 1.0}, "validation_fraction=1.0: expected a fraction"),
         ({"layer_sizes": ()}, r"layer_sizes=\(\): expected positive sizes"),
         ({"time_budget": -1}, "time_budget=-1: expected a positive number of seconds"),
+        ({"early_stopping": "never"}, "early_stopping='never': expected True, False or 'auto'"),
         ({"learning_rate": 0.0}, "learning_rate=0.0: expected a positive number"),
         ({"schema": {"z": "gaussian"}}, "declares column 'z', which the table lacks"),
         ({"schema": {"a": "normal"}}, "kind 'normal' is unknown; use one of gaussian"),
@@ -301,11 +303,15 @@ def test_bad_parameter_is_refused(options, message):
 def test_time_budget_and_held_out_score_end_training(holes, capsys):
     noise = pd.DataFrame(np.random.default_rng(0).normal(size=(250, 2)))
     still = dict(TINY, learning_rate=1e-20, batch_size=4, early_stopping=True, random_state=0)
+    still |= dict(validation_fraction=0.1)
     slow = HHVAEImputer(**{**still, "max_steps": 100_000}, time_budget=1e-3, verbose=1).fit(noise)
     assert slow.num_steps_ == {"marginal": 100, "vi": 100}
     assert "marginal 100/10000: loss" in capsys.readouterr().err
     model = HHVAEImputer(**{**still, "max_steps": 20_000}).fit(noise)
     assert model.num_steps_["vi"] < 8000
+    still |= dict(early_stopping="auto", max_steps=4000)  # predictors stop, imputers do not
+    assert HHVAEImputer(**still).fit(noise).num_steps_["vi"] == 4000
+    assert HHVAERegressor(**still).fit(noise, noise[0]).num_steps_["vi"] < 4000
 
 
 @pytest.mark.slow
