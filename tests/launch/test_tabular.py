@@ -173,6 +173,9 @@ def test_ten_words_make_the_ten_models_at_one_budget():
             assert model.marginals == bool(suffix)
             tabular.check(config)
             budgets.add(config.train.vi_steps + config.train.hmc_steps)
+            assert config.train.weight_decay == 0
+            diabetes = get_config(f"diabetes,{name}{suffix}".lower()).train
+            assert diabetes.weight_decay == 0.01  # of all models alike
             paper = get_config(f"boston,paper,{name}{suffix}".lower()).train
             assert paper.weight_decay == (0.01 if shape[1] == "gaussian" else 0.0)
             assert paper.clock_rate == (2 if name == "HH-VAE" else 1)
