@@ -1,10 +1,9 @@
 """scikit-learn estimators over the HVAE: fill the holes of a table, predict from incomplete rows.
 
 The model is HH-VAEM trained end to end (Peis et al. 2022): one-column VAEs, a hierarchical
-dependency VAE, and HMC that starts from its encoder.
-NumPy arrays and pandas frames go in and come out as they were; cells that are observed keep every
-bit. Answers about a row depend on that row and the fit alone: they are deterministic, and
-`transform` never trains.
+dependency VAE, and HMC that starts from its encoder. NumPy arrays and pandas frames go in and come
+out as they were; cells that are observed keep every bit. Answers about a row depend on that row and
+the fit alone: they are deterministic, and `transform` never trains.
 
     imputer = HHVAEImputer(random_state=0).fit(table)
     filled = imputer.transform(table)          # means of numbers, most probable categories

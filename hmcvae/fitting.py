@@ -2,8 +2,8 @@
 
 Algorithm 1 of Peis et al. (2022) on a table that fits the device: one-column VAEs, dependency VAE
 by a bound, encoder and chain by HMC, each as compiled chunks of steps whose batches are
-drawn with replacement. Stage 2 keeps the parameters that explain hidden cells of held-out rows
-best. Values are standardised, reals and codes as in `hmcvae.columns`. No files and no clocks: a
+drawn with replacement. Given held-out rows stage 2 keeps the parameters that explain them best.
+Values are standardised, reals and codes as in `hmcvae.columns`. No files and no clocks: a
 caller that wants to stop early says so between chunks (`hmcvae.estimator`).
 """
 
