@@ -59,6 +59,7 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         them before, and HMC a fortieth after, all in hundreds.
       batch_size: rows of a step.
       learning_rate: of Adam at the beginning of each stage; it falls to a hundredth by a cosine.
+        None is 3e-3 for the imputer and 1e-3 for predictors.
       num_transitions: HMC transitions from a draw of the encoder, resampled by importance, to a
         posterior sample; 0 keeps the draw.
       num_samples: posterior samples that a filled cell averages over.

@@ -42,7 +42,7 @@ class HHVAEBase(BaseEstimator):
         hidden=128,
         max_steps=10_000,
         batch_size=100,
-        learning_rate=3e-3,
+        learning_rate=None,
         num_transitions=10,
         num_samples=50,
         early_stopping="auto",
@@ -168,7 +168,7 @@ class HHVAEBase(BaseEstimator):
             raise ValueError(
                 f"early_stopping={self.early_stopping!r}: expected True, False or 'auto'"
             )
-        if not self.learning_rate > 0:
+        if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate!r}: expected a positive number")
         if self.time_budget is not None and not self.time_budget > 0:
             raise ValueError(
@@ -212,7 +212,7 @@ class HHVAEBase(BaseEstimator):
         rows = fitting.Table(x, mask, y.astype(np.float32), y_mask)
         num_held_out = max(int(self.validation_fraction * len(x)), MIN_HELD_OUT)
         held_out = None
-        is_predictor = self._target().num_columns > 0
+        is_predictor = self._is_predictor()
         stops = is_predictor if self.early_stopping == "auto" else self.early_stopping
         # the imputer has another use for held-out rows
         hold_out = self.validation_fraction > 0 and (stops or not is_predictor)
@@ -220,13 +220,13 @@ class HHVAEBase(BaseEstimator):
             order = np.random.default_rng(self.seed_).permutation(len(x))
             pick = lambda index: jax.tree.map(lambda leaf: leaf[index], rows)
             held_out, rows = pick(order[:num_held_out]), pick(order[num_held_out:])
-        start = time.monotonic()
+        start, recipe = time.monotonic(), self._recipe()
 
         def report(progress):
             if not np.isfinite(progress.loss):
                 raise FloatingPointError(
                     f"training diverged in stage {progress.stage!r}, step {progress.step}: the "
-                    f"loss is {progress.loss}; lower learning_rate={self.learning_rate}"
+                    f"loss is {progress.loss}; lower learning_rate={recipe.learning_rate}"
                 )
             self.num_steps_[progress.stage] = progress.step
             elapsed = time.monotonic() - start
@@ -237,7 +237,6 @@ class HHVAEBase(BaseEstimator):
             )
 
         self.num_steps_ = {}
-        recipe = self._recipe()
         params = fitting.fit(
             jax.random.key(self.seed_), self._model(), recipe, rows,
             held_out if stops else None, report,
@@ -246,9 +245,11 @@ class HHVAEBase(BaseEstimator):
         return held_out
 
     def _recipe(self):
-        return fitting.default_recipe(
-            self.max_steps, self.batch_size, self.learning_rate, self.num_transitions
-        )
+        rate = self.learning_rate or (1e-3 if self._is_predictor() else 3e-3)
+        return fitting.default_recipe(self.max_steps, self.batch_size, rate, self.num_transitions)
+
+    def _is_predictor(self):
+        return self._target().num_columns > 0
 
     def _schema(self):
         # without names and labels: what is compiled for one table serves all of its shape
