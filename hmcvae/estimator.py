@@ -12,6 +12,8 @@ the fit alone: they are deterministic, and `transform` never trains.
 Not here: parameters, training and files (`hmcvae.estimator_base`).
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,13 +28,26 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from hmcvae import columns, fitting, frames, likelihoods, tails
+from hmcvae import columns, exemplars, fitting, frames, likelihoods, sample_scores, tails
 from hmcvae.columns import Column, Schema
-from hmcvae.estimator_base import BLOCK, HHVAEBase
+from hmcvae.estimator_base import HHVAEBase
+from hmcvae.exemplars import Bank, Share
 from hmcvae.grouping import REAL
+from hmcvae.marginal import widened
 from hmcvae.predictive import Predictive
 
 MARGIN = 1.0  # standard deviations that imputed numbers may lie beyond the fitted range
+WIDTHS = (1.0, 2**0.5, 2.0, 2**1.5, 4.0)  # of the likelihood, in units of what training says
+CHECKS = 2 * fitting.BLOCK  # held-out rows, some under several masks if they are fewer
+CHECK_SAMPLES = 30  # posterior samples of each
+
+
+class _Drawn(NamedTuple):
+    """Posterior samples of a block of rows."""
+
+    theta: np.ndarray  # [S, B, D, C] likelihood parameters
+    z: np.ndarray  # [S, B, D] standardised values and codes
+    exact: np.ndarray  # [S, B, D] raw values that take their place, NaN where none does
 
 
 class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
@@ -43,9 +58,13 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
     treated as missing, with a warning, and stays in its cell; a column of one value is filled with
     it; a column without values is left as it is; dates are refused.
 
+    Held-out rows say how far the likelihood is to be trusted, what tails the noise of drawn numbers
+    has (`hmcvae.tails`), and whether half of the draws are borrowed from training rows that
+    resemble the row (`hmcvae.exemplars`).
+
     Attributes after `fit`: `features_`, how every column was read; `num_steps_`, steps taken a
-    stage; `noise_`, tail and width of the noise of drawn numbers (`hmcvae.tails`), chosen by
-    held-out rows; `params_` and `scaler_`, the model.
+    stage; `noise_`, `share_` and `bank_`, noise, how much is borrowed and of what; `params_` and
+    `scaler_`, the model.
 
     Args:
       schema: {column: kind, "drop" or {"kind": kind, "categories": [labels]}} for columns that
@@ -56,7 +75,7 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         with d the number of columns, at least 4 and at most 10.
       hidden: width of the networks.
       max_steps: most training steps of the dependency VAE; the one-column VAEs take a tenth of
-        them before, and HMC a fortieth after, all in hundreds.
+        them before, and HMC a hundredth after, all in hundreds.
       batch_size: rows of a step.
       learning_rate: of Adam at the beginning of each stage; it falls to a hundredth by a cosine.
         None is 3e-3 for the imputer and 1e-3 for predictors.
@@ -66,9 +85,9 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
       early_stopping: stop when the log score of held-out rows has not risen for 2500 steps, and
         keep the best parameters. "auto" is True for predictors, which soon fit their rows too well,
         and False for the imputer, whose draws get better long after its densities.
-      validation_fraction: share of the rows that are held out, 20 rows at least, to choose the
-        noise of `sample` and to stop early (predictors: for the latter only); 0, and tables of
-        fewer than 100 rows, hold out none.
+      validation_fraction: share of the rows that are held out, 20 rows at least, to calibrate the
+        imputer and to stop early (predictors: for the latter only); 0, and tables of fewer than 100
+        rows, hold out none.
       time_budget: seconds after which `fit` stops training, give or take a hundred steps and the
         compilation; None is no limit. What is then reached depends on the machine.
       random_state: seed or generator; equal seeds give equal fits.
@@ -79,12 +98,13 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         """Trains the model on a table [N, D] with holes; `y` is not used."""
         frame = self._read(X, reset=True)
         x, mask = self._fit_features(frame)
-        self.noise_ = tails.Noise()
+        self.noise_, self.share_, self.bank_ = tails.Noise(), Share(), Bank()
         if x.shape[1]:
             none = np.zeros((len(x), 0))
-            held_out = self._fit_model(x, mask, none, none > 0)
-            if held_out is not None:
-                self.noise_ = self._fit_noise(held_out)
+            trained, held_out = self._fit_model(x, mask, none, none > 0)
+            if len(held_out):
+                self._remember(frame.iloc[trained], x[trained], mask[trained])
+                self._calibrate(x[held_out], mask[held_out])
         return self
 
     def transform(self, X):
@@ -102,8 +122,8 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         frame = self._read(X, reset=False)
         x, mask, rows = self._incomplete(frame)
         values = np.full((len(frame), mask.shape[1]), np.nan)
-        for block, answer in self._answers(x, mask, self.num_samples):
-            values[rows[block]] = self._expect(answer.theta)
+        for block, drawn in self._imputations(x, mask, self.num_samples):
+            values[rows[block]] = self._expect(drawn.theta)
         return self._fill(X, frame, values)
 
     def sample(self, X, n=20, *, random_state=None):
@@ -123,15 +143,11 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         frame = self._read(X, reset=False)
         x, mask, rows = self._incomplete(frame)
         values = np.full((n, len(frame), mask.shape[1]), np.nan)
-        is_real, deviation = self._schema().is_kind(*REAL), self._deviation()
         seed = self.seed_ if random_state is None else random_state
         keys = jax.random.split(jax.random.key(seed), len(frame))[rows]
-        for block, answer in self._answers(x, mask, n, keys):
-            residual = (answer.draws - answer.theta[..., 0]) / deviation
-            residual = np.where(is_real, residual, 0.0)  # of codes and logits it means nothing
-            stretched = answer.theta[..., 0] + deviation * tails.stretch(self.noise_, residual)
-            draws = np.where(is_real, stretched, answer.draws)
-            values[:, rows[block]] = self._to_raw(draws.astype(np.float64))
+        for block, drawn in self._imputations(x, mask, n, keys):
+            decoded = self._to_raw(drawn.z.astype(np.float64))
+            values[:, rows[block]] = np.where(np.isnan(drawn.exact), decoded, drawn.exact)
         return [self._fill(X, frame, draw) for draw in values]
 
     def log_prob(self, X):
@@ -153,9 +169,9 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
             return out
         x, model = self._standardise(raw, mask), self._model()
         key, num_samples = jax.random.key(self.seed_), 20 * self.num_samples
-        for start in range(0, len(x), BLOCK):
-            size = min(BLOCK, len(x) - start)
-            place = np.minimum(np.arange(BLOCK), size - 1) + start
+        for start in range(0, len(x), fitting.BLOCK):
+            size = min(fitting.BLOCK, len(x) - start)
+            place = np.minimum(np.arange(fitting.BLOCK), size - 1) + start
             out[start : start + size] = fitting.log_evidence(
                 key, self.params_, x[place], mask[place], model=model, num_samples=num_samples
             )[:size]
@@ -169,14 +185,87 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
         rows = np.flatnonzero(~mask.all(axis=1))
         return self._standardise(raw[rows], mask[rows]), mask[rows], rows
 
-    def _fit_noise(self, held_out):
-        """Chooses tail and width of the noise by hidden halves of held-out rows."""
-        hidden = np.random.default_rng(self.seed_).random(held_out.mask.shape) < 0.5
-        hidden &= held_out.mask & self._schema().is_kind(*REAL)
-        answers = self._answers(held_out.x, held_out.mask & ~hidden, self.num_samples)
-        theta = np.concatenate([answer.theta[..., 0] for _, answer in answers], axis=1)
-        residual = (held_out.x - theta.astype(np.float64)) / self._deviation()
-        return tails.fit(residual[:, hidden])
+    def _imputations(self, x, mask, num_samples, keys=None):
+        """Yields (slice of rows, `_Drawn` of S samples for them), see `_in_blocks`."""
+        answers = self._answers(x, mask, num_samples, keys)
+        if not self.share_.of_draws:
+            yield from ((rows, self._blend(answer, None)) for rows, answer in answers)
+            return
+        borrowed = self._borrow(x, mask, num_samples, keys)
+        for (rows, answer), (_, other) in zip(answers, borrowed, strict=True):
+            yield rows, self._blend(answer, other)
+
+    def _borrow(self, x, mask, num_samples, keys=None):
+        """Yields (slice of rows, `exemplars.Borrowed` of S samples), see `_in_blocks`."""
+
+        def ask(keys, params, x, mask, number):
+            share = self.share_.of_draws
+            return exemplars.borrow(
+                keys, params, self.bank_.theta, x, mask, number, share, model=self._model()
+            )
+
+        return self._in_blocks(ask, x, mask, num_samples, keys)
+
+    def _blend(self, answer, borrowed):
+        """Puts what is borrowed in the place of draws of the chain, and gives reals their noise."""
+        theta, z = answer.theta, answer.draws
+        exact = np.full(z.shape, np.nan)
+        if borrowed is not None:
+            is_used = borrowed.is_used[..., None]
+            theta = np.where(is_used[..., None], self.bank_.theta[borrowed.index], theta)
+            z = np.where(is_used, borrowed.draws, z)
+            if self.share_.is_exact:
+                exact = np.where(is_used, self.bank_.values[borrowed.index], np.nan)
+        is_real, deviation = self._schema().is_kind(*REAL), self._deviation()
+        residual = (z - theta[..., 0]) / deviation
+        residual = np.where(is_real, residual, 0.0)  # of codes and logits it means nothing
+        stretched = theta[..., 0] + deviation * tails.stretch(self.noise_, residual)
+        return _Drawn(theta, np.where(is_real, stretched, z), exact)
+
+    def _remember(self, frame, x, mask):
+        """Makes exemplars of the rows that were trained on."""
+        num_rows = min(len(x), exemplars.MOST)
+        rows = np.random.default_rng(self.seed_).permutation(len(x))[:num_rows]
+        num_samples = min(exemplars.MOST // num_rows, fitting.ROUND)
+        answers = self._answers(x[rows], mask[rows], num_samples)
+        theta = np.concatenate([answer.theta for _, answer in answers], axis=1)  # [S, N, D, C]
+        values = frames.encode(self.features_, frame.iloc[rows])
+        self.bank_ = Bank(theta.reshape(-1, *theta.shape[2:]), np.tile(values, (num_samples, 1)))
+
+    def _calibrate(self, x, mask):
+        """Chooses likelihood, noise and share by hidden halves of held-out rows."""
+        rows = np.resize(np.arange(len(x)), CHECKS)
+        x, mask = x[rows], mask[rows]
+        hidden = (np.random.default_rng(self.seed_).random(mask.shape) < 0.5) & mask
+        shown = mask & ~hidden
+        is_asked = hidden & self._schema().is_kind(*REAL)
+        trained, found = self.params_, []
+        for width in WIDTHS if is_asked.any() else WIDTHS[:1]:
+            raw = widened(trained["marginal"]["raw_log_var"], width)
+            self.params_ = {**trained, "marginal": {**trained["marginal"], "raw_log_var": raw}}
+            answers = list(self._answers(x, shown, CHECK_SAMPLES))
+            theta = np.concatenate([answer.theta[..., 0] for _, answer in answers], axis=1)
+            deviation = np.broadcast_to(self._deviation(), x.shape)[is_asked]
+            residual = (x[is_asked] - theta[:, is_asked].astype(np.float64)) / deviation
+            noise, score = tails.fit(residual), 0.0
+            if residual.size:
+                score = tails.score(noise, residual) - np.mean(np.log(deviation))
+            found.append((score, self.params_, noise, answers))
+        _, self.params_, self.noise_, answers = max(found, key=lambda one: one[0])
+        losses = {}
+        for share in exemplars.CHOICES:
+            self.share_ = share
+            blocks = zip(answers, self._borrow(x, shown, CHECK_SAMPLES), strict=True)
+            drawn = [self._blend(answer, borrowed) for (_, answer), (_, borrowed) in blocks]
+            z, exact = (
+                np.concatenate(parts, axis=1) for parts in zip(*(d[1:] for d in drawn), strict=True)
+            )
+            is_exact = ~np.isnan(exact)
+            z = np.where(is_exact, self._standardise(exact, is_exact), z)
+            losses[share] = sample_scores.average(self._schema(), z, x, hidden)
+        self.share_ = min(losses, key=losses.get)
+        if not self.share_.of_draws:
+            self.bank_ = Bank()
 
     def _deviation(self):
         """Standard deviation of p(x_d | theta_d) of real columns, standardised units, [D]."""

@@ -3,6 +3,7 @@
 Not here: how columns of a frame become numbers (`hmcvae.frames`), training (`hmcvae.fitting`).
 """
 
+import functools
 import os
 import sys
 import time
@@ -18,17 +19,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hmcvae import columns, fitting, frames, saved
 from hmcvae.columns import Column, Scaler, Schema
+from hmcvae.exemplars import Bank, Share
 from hmcvae.frames import Feature
 from hmcvae.model import HVAE
 from hmcvae.tails import Noise
 
-BLOCK = 64  # rows answered at a time; fewer are padded, so that one program serves all tables
 MAX_DEVIATIONS = 50.0  # numbers further than this from the mean look alike to the model
 MIN_HELD_OUT = 20  # rows that a held-out score needs
 MAX_SHARE = 0.2  # of the rows that they may be; smaller tables train for all steps
 DEADLINES = {"marginal": 0.15, "vi": 0.8, "hmc": 1.0}  # ends of the stages, of the time budget
-FORMAT = 2  # of the files that `save` writes
-TUPLES = {"scaler_": Scaler, "target_scaler_": Scaler, "noise_": Noise}  # attributes
+FORMAT = 3  # of the files that `save` writes
+TUPLES = {"scaler_": Scaler, "target_scaler_": Scaler}  # attributes
+TUPLES |= {"noise_": Noise, "share_": Share, "bank_": Bank}
 
 
 class HHVAEBase(BaseEstimator):
@@ -208,18 +210,20 @@ class HHVAEBase(BaseEstimator):
         return self._standardise(x, mask), mask
 
     def _fit_model(self, x, mask, y, y_mask):
-        """Trains on standardised rows; returns those that were held out, or None."""
+        """Trains on standardised rows; returns the places of these, and of those held out."""
         rows = fitting.Table(x, mask, y.astype(np.float32), y_mask)
-        num_held_out = max(int(self.validation_fraction * len(x)), MIN_HELD_OUT)
-        held_out = None
         is_predictor = self._is_predictor()
         stops = is_predictor if self.early_stopping == "auto" else self.early_stopping
         # the imputer has another use for held-out rows
-        hold_out = self.validation_fraction > 0 and (stops or not is_predictor)
-        if hold_out and MIN_HELD_OUT <= MAX_SHARE * len(x):
+        num_held_out = 0
+        if self.validation_fraction > 0 and (stops or not is_predictor):
+            num_held_out = max(int(self.validation_fraction * len(x)), MIN_HELD_OUT)
+            num_held_out *= MIN_HELD_OUT <= MAX_SHARE * len(x)
+        order = np.arange(len(x))
+        if num_held_out:
             order = np.random.default_rng(self.seed_).permutation(len(x))
-            pick = lambda index: jax.tree.map(lambda leaf: leaf[index], rows)
-            held_out, rows = pick(order[:num_held_out]), pick(order[num_held_out:])
+        held_out, trained = order[:num_held_out], order[num_held_out:]
+        pick = lambda index: jax.tree.map(lambda leaf: leaf[index], rows)
         start, recipe = time.monotonic(), self._recipe()
 
         def report(progress):
@@ -238,11 +242,11 @@ class HHVAEBase(BaseEstimator):
 
         self.num_steps_ = {}
         params = fitting.fit(
-            jax.random.key(self.seed_), self._model(), recipe, rows,
-            held_out if stops else None, report,
+            jax.random.key(self.seed_), self._model(), recipe, pick(trained),
+            pick(held_out) if stops and num_held_out else None, report,
         )  # fmt: skip
         self.params_ = jax.tree.map(np.asarray, params)
-        return held_out
+        return trained, held_out
 
     def _recipe(self):
         rate = self.learning_rate or (1e-3 if self._is_predictor() else 3e-3)
@@ -277,29 +281,33 @@ class HHVAEBase(BaseEstimator):
         return np.clip(z, -MAX_DEVIATIONS, MAX_DEVIATIONS).astype(np.float32)
 
     def _answers(self, x, mask, num_samples, keys=None):
-        """Yields (slice of rows, `fitting.Answer` of S samples for them), a block at a time.
+        """Yields (slice of rows, `fitting.Answer` of S samples for them), see `_in_blocks`."""
+        ask = functools.partial(
+            fitting.answer, model=self._model(), schedule=self._recipe().schedule
+        )
+        return self._in_blocks(ask, x, mask, num_samples, keys)
+
+    def _in_blocks(self, ask, x, mask, num_samples, keys=None):
+        """Yields (slice of rows, leaves [S, rows, ...] for them), a block at a time.
 
         Args:
+          ask: (keys, params, x, mask, number of the round) of a block -> leaves [ROUND, B, ...].
           x: [N, D] standardised.
           mask: [N, D] True = observed.
           num_samples: S.
           keys: [N] PRNG keys; None is one key for all rows, which makes the answer about a row
             independent of its place.
         """
-        model, schedule = self._model(), self._recipe().schedule
         if keys is None:
             keys = jnp.broadcast_to(jax.random.key(self.seed_), len(x))
-        for start in range(0, len(x), BLOCK):
-            rows = slice(start, min(start + BLOCK, len(x)))
+        for start in range(0, len(x), fitting.BLOCK):
+            rows = slice(start, min(start + fitting.BLOCK, len(x)))
             size = rows.stop - rows.start
-            place = np.minimum(np.arange(BLOCK), size - 1) + start
+            place = np.minimum(np.arange(fitting.BLOCK), size - 1) + start
             rounds = [
-                fitting.answer(
-                    keys[place], self.params_, x[place], mask[place], number,
-                    model=model, schedule=schedule,
-                )
+                ask(keys[place], self.params_, x[place], mask[place], number)
                 for number in range(-(-num_samples // fitting.ROUND))
-            ]  # fmt: skip
+            ]
             joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_samples], *rounds)
             yield rows, jax.tree.map(lambda leaf, n=size: leaf[:, :n], joined)
 

@@ -28,6 +28,7 @@ PATIENCE = 5  # scores without a better one before stage 2 stops
 ROWS = 128  # fewer rows are padded to this number, a power of two
 SCORE_SAMPLES = 16  # posterior samples of a held-out row
 ROUND = 10  # posterior samples that `answer` draws at a time
+BLOCK = 64  # rows that `answer` is asked about at a time, so that one program serves all tables
 
 
 class Table(NamedTuple):
@@ -63,9 +64,9 @@ def default_recipe(max_steps: int, batch_size: int, learning_rate: float, num_tr
     """Builds the recipe of the default model for `max_steps` steps of stage 2, wake-sleep.
 
     Step sizes are learned in units of the encoder's deviations and pulled to an acceptance of 0.8,
-    which a fortieth of the steps suffices for; the decoder rests meanwhile.
+    which a hundredth of the steps suffices for; the decoder rests meanwhile.
     """
-    stages = [("marginal", max_steps // 10), ("vi", max_steps), ("hmc", max_steps // 40)]
+    stages = [("marginal", max_steps // 10), ("vi", max_steps), ("hmc", max_steps // 100)]
     steps = tuple((stage, max(num, 1)) for stage, num in stages[: 3 if num_transitions else 2])
     schedule = Schedule(bound="wake", accept_target=0.8, precondition=True)
     return Recipe(steps, batch_size, learning_rate, num_transitions, schedule)

@@ -131,6 +131,12 @@ def floored_log_var(raw_log_var: jax.Array) -> jax.Array:
     return jnp.logaddexp(raw_log_var, np.log(MIN_VAR))
 
 
+def widened(raw_log_var, width: float):
+    """Returns the raw log variance whose `floored_log_var` is `width` times as many deviations."""
+    variance = np.exp(floored_log_var(raw_log_var)) * width**2
+    return np.log(np.maximum(variance - MIN_VAR, np.finfo(np.float32).tiny)).astype(np.float32)
+
+
 def kl_weights(schema: Schema, discrete: float = 0.2) -> np.ndarray:
     """Returns beta [D]: `discrete` for Bernoulli and categorical columns, one for real columns."""
     is_discrete = [c.kind in ("bernoulli", "categorical") for c in schema.columns]

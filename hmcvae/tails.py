@@ -56,8 +56,13 @@ def fit(residual: np.ndarray) -> Noise:
     if not residual.size:
         return Noise()
     choices = [Noise(float(tail), float(width)) for width in WIDTHS for tail in TAILS]
-    score = lambda noise: np.logaddexp.reduce(log_density(noise, residual), axis=0).sum()
-    return max(choices, key=score)
+    return max(choices, key=lambda noise: score(noise, residual))
+
+
+def score(noise: Noise, residual: np.ndarray) -> float:
+    """Returns the log score of N cells with residuals [S, N] at S samples, in nats a cell."""
+    total = np.logaddexp.reduce(log_density(noise, residual), axis=0)
+    return float(np.mean(total) - np.log(len(residual)))
 
 
 def _scale(tail):

@@ -2,16 +2,15 @@
 
 Any method that returns draws in raw units goes through `score`: the rivals of `launch.rivals`,
 `hmcvae.predict.impute`, a program of the user's. Reals are compared in standardised units of the
-training rows, as in `error_x` of `launch.experiments.tabular_report`. Sample scores are the fair
-ones (Ferro, 2014, "Fair scores for ensemble forecasts"): their expectation is the score of the
-distribution that the draws come from, whatever their number.
+training rows, as in `error_x` of `launch.experiments.tabular_report`. Scores of draws are those of
+`hmcvae.sample_scores`.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from hmcvae import columns
+from hmcvae import columns, sample_scores
 from hmcvae.columns import Scaler, Schema
 
 
@@ -58,12 +57,13 @@ def score(
         truth, guess, sample = z[at, j], z_point[at, j], z_draws[:, at, j]
         if column.is_discrete:
             out["error"][j] = np.mean(guess != truth)
-            out["brier"][j] = np.mean(brier(sample, truth, max(column.num_classes, 2)))
+            num = max(column.num_classes, 2)
+            out["brier"][j] = np.mean(sample_scores.brier(sample, truth, num))
             continue
         out["error"][j] = np.sqrt(np.mean((guess - truth) ** 2))
-        out["crps"][j] = np.mean(crps(sample, truth))
+        out["crps"][j] = np.mean(sample_scores.crps(sample, truth))
         for level in levels:
-            inside = is_covered(sample, truth, level)
+            inside = sample_scores.is_covered(sample, truth, level)
             out[f"coverage_{round(100 * level)}"][j] = np.mean(inside)
     return out
 
@@ -75,59 +75,6 @@ def summarise(by_column: dict[str, np.ndarray]) -> dict[str, float]:
         known = values[~np.isnan(values)]
         means[name] = float(known.mean()) if len(known) else float("nan")
     return means
-
-
-def crps(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Estimates E|X - y| - E|X - X'| / 2 from draws of X.
-
-    Args:
-      draws: [M, ...], M >= 2.
-      truth: [...].
-
-    Returns:
-      [...] in the units of the draws; single cells may come out below 0, expectations may not.
-    """
-    num = len(draws)
-    # sum over pairs |x_i - x_j| = sum_i (2 i - M - 1) x_(i), i = 1..M
-    weights = 2.0 * np.arange(1, num + 1) - num - 1
-    pairs = np.tensordot(weights, np.sort(draws, axis=0), axes=1)
-    return np.mean(np.abs(draws - truth), axis=0) - pairs / (num * (num - 1))
-
-
-def brier(draws: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Estimates sum_c (p_c - 1[y = c])^2 from draws of a class.
-
-    Args:
-      draws: [M, ...] codes, M >= 2.
-      truth: [...] codes.
-      num_classes: C.
-
-    Returns:
-      [...]; the variance of the frequencies, sum_c p_c (1 - p_c) / M, is taken off.
-    """
-    codes = np.arange(num_classes)
-    freqs = np.mean(draws[..., None] == codes, axis=0)
-    gaps = np.sum((freqs - (truth[..., None] == codes)) ** 2, axis=-1)
-    return gaps - np.sum(freqs * (1 - freqs), axis=-1) / (len(draws) - 1)
-
-
-def is_covered(draws: np.ndarray, truth: np.ndarray, level: float) -> np.ndarray:
-    """Tells where the truth lies within the equal-tailed interval of the draws.
-
-    The quantile of order q is the order statistic q (M + 1), interpolated: draws and truth of one
-    continuous distribution then give the nominal coverage at any M that reaches so far out.
-
-    Args:
-      draws: [M, ...].
-      truth: [...].
-      level: nominal coverage.
-
-    Returns:
-      [...] bool, ends included.
-    """
-    tails = ((1 - level) / 2, (1 + level) / 2)
-    low, high = np.quantile(draws, tails, axis=0, method="weibull")
-    return (low <= truth) & (truth <= high)
 
 
 def centre(schema: Schema, scaler: Scaler, draws: np.ndarray) -> np.ndarray:

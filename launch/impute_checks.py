@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from hmcvae import columns, frames
+from hmcvae import columns, frames, sample_scores
 from hmcvae.columns import Schema
 from launch import imputation_scores, rivals
 
@@ -77,7 +77,7 @@ def check(imputer, frame: pd.DataFrame, hidden: np.ndarray, num_draws: int) -> H
     reach = (num_draws - 1) / (num_draws + 1)  # from the smallest draw to the largest
     for k, level in enumerate(LEVELS):
         if reals.any() and level <= reach:
-            inside = imputation_scores.is_covered(draws[:, reals], truth[reals], level)
+            inside = sample_scores.is_covered(draws[:, reals], truth[reals], level)
             coverage[k] = inside.mean()
     for level in (0.5, 0.9):
         if level > reach:

@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from hmcvae import columns, predict
+from hmcvae import columns, predict, sample_scores
 from hmcvae.gaussian import standard_normal_log_prob
 from hmcvae.model import Rows
 from hmcvae.posterior import log_density, sample_eps
 from launch import figures as draw
-from launch import imputation_scores
 
 GRID = 41  # points a side of the posterior contours
 
@@ -190,9 +189,9 @@ def _draw_metrics(name, schema, scaler, draws, truth, where):
             sample, value = draws[at, :, i].T, truth[at, i]
             scores.append(
                 (
-                    imputation_scores.crps(sample, value).mean(),
-                    imputation_scores.is_covered(sample, value, 0.5).mean(),
-                    imputation_scores.is_covered(sample, value, 0.9).mean(),
+                    sample_scores.crps(sample, value).mean(),
+                    sample_scores.is_covered(sample, value, 0.5).mean(),
+                    sample_scores.is_covered(sample, value, 0.9).mean(),
                 )
             )
     if not scores:

@@ -1,5 +1,6 @@
 """The estimators: scikit-learn's own checks, tables in and out, and what they answer."""
 
+import collections
 import pickle
 
 import jax
@@ -15,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from hmcvae import fitting, tails
+from hmcvae import exemplars, fitting, sample_scores, tails
 from hmcvae.estimator import HHVAEClassifier, HHVAEImputer, HHVAERegressor
 from hmcvae.predictive import Predictive
 
@@ -192,7 +193,7 @@ def test_saved_and_pickled_estimators_answer_the_same(imputer, holes, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["imputer.npz"]
     with np.load(path, allow_pickle=False) as archive:
         assert "params_/encoder/head0/affine/kernel" in archive.files
-    with pytest.raises(ValueError, match="holds a HHVAEImputer in format 2; expected a HHVAEReg"):
+    with pytest.raises(ValueError, match="holds a HHVAEImputer in format 3; expected a HHVAEReg"):
         HHVAERegressor.load(path)
     path.write_bytes(pickle.dumps([1]))
     with pytest.raises(ValueError, match="is no file of a fitted estimator"):
@@ -360,6 +361,43 @@ def test_predictive_agrees_with_one_gaussian_and_with_its_draws():
     assert abs(np.mean(draws < two.quantile(0.25)[0]) - 0.25) < 0.02
     with pytest.raises(ValueError, match=r"q=1\.5: expected a probability"):
         two.quantile(1.5)
+
+
+def test_programs_are_traced_once(monkeypatch):
+    traced, loss = collections.Counter(), fitting._loss
+
+    def counted(key, model, recipe, stage, *args):
+        traced[stage] += 1
+        return loss(key, model, recipe, stage, *args)
+
+    monkeypatch.setattr(fitting, "_loss", counted)
+    x = np.random.default_rng(0).normal(size=(120, 2))
+    options = {**TINY, "num_transitions": 1, "hidden": 9}  # a width of its own: nothing is cached
+    for seed in range(2):
+        HHVAEImputer(**options, random_state=seed).fit(x)
+        assert traced == {"marginal": 1, "vi": 1, "hmc": 1}
+
+
+def test_designs_that_repeat_are_borrowed_value_by_value():
+    rng = np.random.default_rng(0)
+    designs = rng.normal(size=(25, 5))[rng.integers(0, 25, 400)]
+    full = pd.DataFrame(designs, columns=list("abcde"))
+    train, test = punch(full[:300]), punch(full[300:], seed=2)
+    imputer = HHVAEImputer(max_steps=1500, **QUICK).fit(train)
+    assert imputer.share_ == (0.5, True)
+    hidden, schema = test.isna().to_numpy(), imputer._schema()
+
+    def score():
+        draws = np.stack([drawn.to_numpy() for drawn in imputer.sample(test, 40)])
+        return sample_scores.average(schema, draws, full[300:].to_numpy(), hidden), draws
+
+    borrowed, draws = score()
+    is_value = np.stack([np.isin(draws[..., j], designs[:, j]) for j in range(5)], axis=-1)
+    assert 0.35 < is_value[:, hidden].mean() < 0.55  # half, where the exemplar has a value
+    imputer.share_ = exemplars.Share()
+    alone, draws = score()
+    assert not np.isin(draws[:, hidden[:, 0], 0], designs[:, 0]).any()
+    assert borrowed < 0.95 * alone
 
 
 def test_rate_falls_to_a_hundredth_and_stays_there():

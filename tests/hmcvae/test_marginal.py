@@ -6,7 +6,7 @@ import pytest
 
 from hmcvae.columns import Column, Schema
 from hmcvae.gaussian import kl_to_standard_normal
-from hmcvae.marginal import MIN_VAR, MarginalVAEs, kl_weights
+from hmcvae.marginal import MIN_VAR, MarginalVAEs, floored_log_var, kl_weights, widened
 
 SCHEMA = Schema(
     (
@@ -144,3 +144,10 @@ def test_learned_variance_has_a_floor():
     params["raw_log_var"] = jnp.full(5, -100.0)
     log_var = module.apply({"params": params}, method=lambda m: m.log_var)
     np.testing.assert_allclose(jnp.exp(log_var), MIN_VAR, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1.0, 2.5])
+def test_widened_variance_is_so_many_times_the_floored_one(width):
+    raw = np.array([-9.0, -2.3, 1.0], np.float32)
+    before, after = np.exp(floored_log_var(raw)), np.exp(floored_log_var(widened(raw, width)))
+    np.testing.assert_allclose(after, before * width**2, rtol=1e-4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hmcvae import columns
+from hmcvae import columns, sample_scores
 from hmcvae.columns import Column, Schema
 from launch import imputation_masks, imputation_scores, rival_columns, rivals
 from launch.data import tables
@@ -224,11 +224,11 @@ def test_crps_of_gaussian_draws_is_the_closed_form_whatever_their_number():
     exact = sd * (w * (2 * stats.norm.cdf(w) - 1) + 2 * stats.norm.pdf(w) - np.pi**-0.5)
     for num in (2, 7, 40):
         cells = 80_000 // num
-        ours = imputation_scores.crps(mean + sd * rng.normal(size=(num, cells)), np.full(cells, y))
+        ours = sample_scores.crps(mean + sd * rng.normal(size=(num, cells)), np.full(cells, y))
         assert abs(ours.mean() - exact) < 4 * ours.std() / cells**0.5
     spread = np.abs(draws := rng.normal(size=(5, 1)))
     pairs = np.abs(draws - draws.T).sum() / (2 * 5 * 4)
-    np.testing.assert_allclose(imputation_scores.crps(draws, np.zeros(1)), spread.mean() - pairs)
+    np.testing.assert_allclose(sample_scores.crps(draws, np.zeros(1)), spread.mean() - pairs)
 
 
 def test_brier_of_class_draws_is_that_of_the_probabilities_whatever_their_number():
@@ -237,14 +237,31 @@ def test_brier_of_class_draws_is_that_of_the_probabilities_whatever_their_number
     exact = np.sum((probs - (np.arange(3) == y)) ** 2)
     for num in (2, 5):
         draws = rng.choice(3, size=(num, 20_000), p=probs).astype(float)
-        ours = imputation_scores.brier(draws, np.full(20_000, float(y)), 3)
+        ours = sample_scores.brier(draws, np.full(20_000, float(y)), 3)
         assert abs(ours.mean() - exact) < 4 * ours.std() / 20_000**0.5
+
+
+def test_average_is_over_columns_with_hidden_cells():
+    rng = np.random.default_rng(0)
+    x, hidden = mixed_table(30), np.zeros((30, len(MIXED.columns)), bool)
+    draws = x + rng.integers(0, 2, size=(6, *x.shape))
+    hidden[:20, 0] = hidden[:3, 1] = True
+    kinds = [column.is_discrete for column in MIXED.columns]
+    scores = [
+        sample_scores.brier(draws[:, :n, j], x[:n, j], max(MIXED.columns[j].num_classes, 2))
+        if kinds[j]
+        else sample_scores.crps(draws[:, :n, j], x[:n, j])
+        for j, n in ((0, 20), (1, 3))
+    ]
+    expected = np.mean([score.mean() for score in scores])
+    np.testing.assert_allclose(sample_scores.average(MIXED, draws, x, hidden), expected)
+    assert sample_scores.average(MIXED, draws, x, np.zeros_like(hidden)) == 0
 
 
 @pytest.mark.parametrize(("level", "num"), [(0.5, 3), (0.5, 20), (0.9, 19), (0.9, 20)])
 def test_coverage_of_exact_draws_is_nominal_from_few_draws_on(level, num):
     draws = np.random.default_rng(0).normal(size=(num + 1, 20_000))
-    ours = imputation_scores.is_covered(draws[1:], draws[0], level).mean()
+    ours = sample_scores.is_covered(draws[1:], draws[0], level).mean()
     # interpolation between order statistics costs up to 0.004 in the tails
     assert abs(ours - level) < 4 * (level * (1 - level) / 20_000) ** 0.5 + 0.004
 
