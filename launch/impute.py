@@ -303,10 +303,12 @@ def _completed(source, features, holes, drawn):
 def _summary(flags, source, imputer, seconds):
     num_rows, num_columns = source.missing.shape
     steps = ", ".join(f"{count} of {stage}" for stage, count in imputer.num_steps_.items())
+    share = imputer.share_.of_draws
+    borrowed = f", {share:.0%} of them from rows that resemble the row" if share else ""
     return (
         f"{num_rows} rows, {num_columns} columns, {int(source.missing.sum())} missing cells "
         f"({source.missing.mean():.1%}). HH-VAEM, seed {flags.seed}, training steps: {steps}; "
-        f"{flags.samples} draws of the missing cells; {seconds:.0f} s."
+        f"{flags.samples} draws of the missing cells{borrowed}; {seconds:.0f} s."
     )
 
 
