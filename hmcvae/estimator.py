@@ -224,9 +224,10 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
 
     def _remember(self, frame, x, mask):
         """Makes exemplars of the rows that were trained on."""
-        num_rows = min(len(x), exemplars.MOST)
+        most = exemplars.most(self._schema())
+        num_rows = min(len(x), most)
         rows = np.random.default_rng(self.seed_).permutation(len(x))[:num_rows]
-        num_samples = min(exemplars.MOST // num_rows, fitting.ROUND)
+        num_samples = min(most // num_rows, fitting.ROUND)
         answers = self._answers(x[rows], mask[rows], num_samples)
         theta = np.concatenate([answer.theta for _, answer in answers], axis=1)  # [S, N, D, C]
         values = frames.encode(self.features_, frame.iloc[rows])

@@ -17,10 +17,12 @@ import jax
 import numpy as np
 
 from hmcvae import likelihoods
+from hmcvae.columns import Schema
 from hmcvae.fitting import ROUND
 from hmcvae.model import HVAE
 
 MOST = 4096  # exemplars, M
+MOST_NUMBERS = 2**22  # of theta, M x D x C
 
 
 class Bank(NamedTuple):
@@ -48,6 +50,11 @@ class Borrowed(NamedTuple):
     index: jax.Array  # [ROUND, B] exemplars
     is_used: jax.Array  # [ROUND, B] in place of the draw of the chain
     draws: jax.Array  # [ROUND, B, D] standardised values and codes, decoded
+
+
+def most(schema: Schema) -> int:
+    """Returns how many exemplars of a table are kept: wide ones have fewer."""
+    return min(MOST, max(MOST_NUMBERS // (schema.num_columns * schema.max_classes), 1))
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -69,3 +69,12 @@ def test_what_a_row_borrows_depends_on_the_row_and_its_key_alone(model, theta):
     for other in (changed, hidden):
         np.testing.assert_array_equal(both.index[:, 0], other.index[:, 0])
         np.testing.assert_array_equal(both.draws[:, 0], other.draws[:, 0])
+
+
+def test_wide_tables_keep_fewer_exemplars():
+    narrow = Schema(tuple(Column(str(i), "gaussian") for i in range(10)))
+    wide = Schema((*narrow.columns[:9], Column("w", "categorical", 1000)))
+    assert exemplars.most(narrow) == exemplars.MOST
+    assert 10 * 1000 * exemplars.most(wide) <= exemplars.MOST_NUMBERS
+    huge = Schema(tuple(Column(str(i), "categorical", 10**6) for i in range(9)))
+    assert exemplars.most(huge) == 1
