@@ -92,14 +92,8 @@ class MarginalVAEs(nn.Module):
 
     def decode(self, z: jax.Array) -> jax.Array:
         """Decodes z [..., D] to likelihood parameters theta [..., D, C]."""
-        if z.ndim == 1:  # one row; under `vmap` this form is the faster one
-            hidden = nn.relu(z[:, None] * self.decoder_w0 + self.decoder_b0)
-            return _stacked(hidden, self.decoder_w1) + self.decoder_b1
-        # columns lead, as in the stacked product, so that nothing large is transposed
-        by_column = z.reshape(-1, z.shape[-1]).T[..., None]  # [D, N, 1]
-        hidden = nn.relu(by_column * self.decoder_w0[:, None] + self.decoder_b0[:, None])
-        theta = hidden @ self.decoder_w1 + self.decoder_b1[:, None]
-        return jnp.moveaxis(theta, 0, 1).reshape(*z.shape, -1)
+        hidden = nn.relu(z[..., None] * self.decoder_w0 + self.decoder_b0)
+        return _stacked(hidden, self.decoder_w1) + self.decoder_b1
 
     def log_prob(self, z, x, mask, *, pos_weight=None) -> jax.Array:
         """Computes log p(x_d | z_d) [..., D] in nats, zero where missing."""

@@ -151,13 +151,3 @@ def test_widened_variance_is_so_many_times_the_floored_one(width):
     raw = np.array([-9.0, -2.3, 1.0], np.float32)
     before, after = np.exp(floored_log_var(raw)), np.exp(floored_log_var(widened(raw, width)))
     np.testing.assert_allclose(after, before * width**2, rtol=1e-4)
-
-
-def test_rows_are_decoded_alike_one_by_one_and_together():
-    module, params = full_init(SCHEMA)
-    z = jax.random.normal(jax.random.key(1), (2, 3, 5))
-    decode = lambda z: module.apply({"params": params}, z, method="decode")
-    each = jax.vmap(jax.vmap(decode))(z)
-    assert each.shape == (2, 3, 5, 4)
-    np.testing.assert_allclose(decode(z), each, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(decode(z[0, 0]), each[0, 0], rtol=1e-5, atol=1e-6)
