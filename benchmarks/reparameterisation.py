@@ -1,11 +1,13 @@
 """Acceptance and log p(x_U | x_O) while HMC is tuned: standardised latents against their layers.
 
   python -m launch.train --config=configs/hhvaem.py:boston --workdir=runs/standard \
+      --config.model.bound=elbo --config.train.num_importance=5 \
       --config.evaluate.probe_every=100 --config.train.vi_steps=18000 --config.train.hmc_steps=2000
   python -m launch.train --config=configs/hhvaem.py:boston,noreparam --workdir=runs/layers ...
   python -m benchmarks.reparameterisation --workdirs runs/standard runs/layers --output=figure.png
 
-Draws what the two runs logged in their HMC stage and prints the scores before and after it.
+The first two fields are what `noreparam` implies: both runs are trained by the evidence bound. The
+figure is what they logged in their HMC stage; the scores before and after it are printed.
 """
 
 import argparse
@@ -46,7 +48,8 @@ def main():
             print(f"{name}, end of {phase}: {line}")
     axes[0].set(xlabel="step of stage 3", ylabel="acceptance")
     axes[1].set(xlabel="step of stage 3", ylabel="log p(x_U | x_O), nats a column")
-    axes[1].legend(frameon=False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
     figure.savefig(options.output, dpi=130)
 
 
