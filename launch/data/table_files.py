@@ -81,12 +81,19 @@ def read_csv(path: Path, dialect: Dialect, *, as_text: bool = False) -> pd.DataF
     """Reads a CSV file that was scanned; `as_text` keeps every entry's own characters."""
     options = {"dtype": str} if as_text else {"na_values": list(MISSING), "low_memory": False}
     try:
-        return pd.read_csv(
+        frame = pd.read_csv(
             path, sep=dialect.sep, encoding=dialect.encoding, skipinitialspace=True,
             index_col=False, keep_default_na=False, **options,
         )  # fmt: skip
     except (ValueError, OSError, EOFError) as error:  # errors of the parser are ValueErrors
         raise _unreadable(path, error) from None
+    if as_text:
+        return frame
+    for i, (_, column) in enumerate(frame.items()):
+        # pandas overlooks what is missing among text that follows an integer of more than 64 bits
+        if not pd.api.types.is_numeric_dtype(column) and column.isin(MISSING).any():
+            frame.isetitem(i, column.mask(column.isin(MISSING)))
+    return frame
 
 
 def read_arrow(path: Path) -> pyarrow.Table:

@@ -323,6 +323,7 @@ def test_any_bytes_are_read_or_refused_in_one_sentence(tmp_path, content):
     st.sampled_from([",", ";", "\t"]),
     st.sampled_from(["\n", "\r\n"]),
 )
+@example([("", "", ""), ("9" * 40, "", ""), ("=1+1", "", "")], ",", "\n")
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
