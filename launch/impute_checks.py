@@ -34,7 +34,8 @@ class HeldOut(NamedTuple):
 
 def choose(seed: int, frame: pd.DataFrame, is_modelled: np.ndarray) -> np.ndarray:
     """Chooses observed cells [N, D] to hide; columns that would lose their variety keep all."""
-    coins = np.random.default_rng(seed).random(frame.shape) < SHARE
+    # a stream of its own: holes that were made by default_rng(seed) would hide the same cells
+    coins = np.random.default_rng([seed, 1]).random(frame.shape) < SHARE
     hidden = coins & frame.notna().to_numpy() & is_modelled
     for i in np.flatnonzero(hidden.any(axis=0)):
         if frame.iloc[~hidden[:, i], i].nunique() < min(frame.iloc[:, i].nunique(), 3):

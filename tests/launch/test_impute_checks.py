@@ -113,3 +113,10 @@ def test_columns_of_little_variety_are_not_held_out_of():
     assert any(hidden[:, 1].any() for hidden in chosen)
     nothing = np.zeros(frame.shape, bool)
     assert impute_checks.check(None, frame, nothing, 3) is None
+
+
+def test_cells_are_held_out_where_the_same_seed_made_the_holes():
+    frame = make_frame(200)
+    holes = frame.mask(np.random.default_rng(0).random(frame.shape) < 0.2)
+    hidden = impute_checks.choose(0, holes, np.ones(4, bool))
+    assert 0.05 < hidden.sum() / holes.notna().to_numpy().sum() < 0.15
