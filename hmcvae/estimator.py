@@ -88,8 +88,9 @@ class HHVAEImputer(OneToOneFeatureMixin, TransformerMixin, HHVAEBase):
       validation_fraction: share of the rows that are held out, 20 rows at least, to calibrate the
         imputer and to stop early (predictors: for the latter only); 0, and tables of fewer than 100
         rows, hold out none.
-      time_budget: seconds after which `fit` stops training, give or take a hundred steps and the
-        compilation; None is no limit. What is then reached depends on the machine.
+      time_budget: seconds after which `fit` stops training, give or take a hundred steps, the
+        compilation and the calibration; None is no limit. What is then reached depends on the
+        machine.
       random_state: seed or generator; equal seeds give equal fits.
       verbose: 1 prints progress to stderr.
     """

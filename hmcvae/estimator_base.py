@@ -214,13 +214,11 @@ class HHVAEBase(BaseEstimator):
         rows = fitting.Table(x, mask, y.astype(np.float32), y_mask)
         is_predictor = self._is_predictor()
         stops = is_predictor if self.early_stopping == "auto" else self.early_stopping
+        num_held_out, order = 0, np.arange(len(x))
         # the imputer has another use for held-out rows
-        num_held_out = 0
-        if self.validation_fraction > 0 and (stops or not is_predictor):
+        wants_some = self.validation_fraction > 0 and (stops or not is_predictor)
+        if wants_some and MIN_HELD_OUT <= MAX_SHARE * len(x):
             num_held_out = max(int(self.validation_fraction * len(x)), MIN_HELD_OUT)
-            num_held_out *= MIN_HELD_OUT <= MAX_SHARE * len(x)
-        order = np.arange(len(x))
-        if num_held_out:
             order = np.random.default_rng(self.seed_).permutation(len(x))
         held_out, trained = order[:num_held_out], order[num_held_out:]
         pick = lambda index: jax.tree.map(lambda leaf: leaf[index], rows)

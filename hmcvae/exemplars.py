@@ -77,6 +77,7 @@ def borrow(keys, params, theta, x, mask, number, of_draws, *, model: HVAE) -> Bo
     log_var = model.apply({"params": params}, method=lambda m: m.log_var_x)
 
     def one(key, x, mask):
+        # `answer` folds in 0, 1, ..., which these never meet
         key_pick, key_use, key_x = jax.random.split(jax.random.fold_in(key, ~number), 3)
         log_prob = model.apply({"params": params}, theta, x, mask, method="log_prob_x")
         index = jax.random.categorical(key_pick, log_prob.sum(axis=-1), shape=(ROUND,))

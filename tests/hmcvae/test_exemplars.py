@@ -64,7 +64,7 @@ def test_what_a_row_borrows_depends_on_the_row_and_its_key_alone(model, theta):
     x[:, 1] = 1
     mask = np.array([[True, False, False], [True, True, True]])
     both = ask(model, theta, x, mask, rounds=3)
-    changed = ask(model, theta, np.stack([x[0], -x[1]]), mask[:, ::1], rounds=3)
+    changed = ask(model, theta, np.stack([x[0], -x[1]]), mask, rounds=3)
     hidden = ask(model, theta, np.where(mask, x, np.nan), mask, rounds=3)
     for other in (changed, hidden):
         np.testing.assert_array_equal(both.index[:, 0], other.index[:, 0])
