@@ -25,7 +25,7 @@ IMAGES = {
 }
 IMAGES["fashion_mnist"] = IMAGES["mnist"] | dict(rate=1e-3)
 NETWORKS = {"mnist": "mnist", "fashion_mnist": "mnist", "digits": "table", "celeba": "celeba"}
-SHORT = dict(rate=1e-3, vi=6000, hmc=400, kl=500)
+SHORT = dict(rate=1e-3, vi=1600, hmc=400, kl=500)
 MODELS = ("vae", "miwae", "h-vae", "hmc-vae", "hh-vae")
 SWITCHES = ("noreparam", "paper", "short", "smoke")
 

@@ -4,7 +4,7 @@
       --config.data_dir=<folder with the tables> [--config.splits=3]
   python -m launch.tables --config=configs/tables_uci.py:paper --workdir=runs/tables ...
   python -m launch.tables --config=configs/tables_uci.py:large --workdir=runs/tables ... \
-      --config.overrides="train.vi_steps=10000 train.hmc_steps=500"
+      --config.words=short
 
 Variants: `small` (the default) for the six small tables; `paper` for HH-VAEM and VAEM on them with
 the published protocol; `large` for HH-VAEM and VAEM on the four large ones, one split; `smoke` for
