@@ -66,7 +66,7 @@ def get_config(variant="digits"):
     config.train.hmc_steps = hmc_steps if is_hmc else 0
     config.train.num_transitions = 10
     if short:
-        config.evaluate.num_test = 200
+        config.evaluate.num_test = 128  # two blocks
         config.evaluate.num_samples = 100
         config.evaluate.num_proposals = 20
     return config
