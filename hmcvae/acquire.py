@@ -17,6 +17,7 @@ import numpy as np
 
 from hmcvae import columns, likelihoods, predict, rewards
 from hmcvae.columns import Scaler
+from hmcvae.compiling import RUN_BRIEFLY
 from hmcvae.model import HVAE
 from hmcvae.objectives import Schedule
 from hmcvae.predict import TestRows
@@ -181,7 +182,11 @@ def expected_gains(
 
 
 DEFAULT = Settings()
-_compiled_gains = jax.jit(expected_gains, static_argnames=("model", "settings", "schedule"))
+_compiled_gains = jax.jit(
+    expected_gains,
+    static_argnames=("model", "settings", "schedule"),
+    compiler_options=RUN_BRIEFLY,
+)
 
 
 def advise(

@@ -18,6 +18,7 @@ import numpy as np
 
 from hmcvae import likelihoods
 from hmcvae.columns import Schema
+from hmcvae.compiling import RUN_BRIEFLY
 from hmcvae.fitting import ROUND
 from hmcvae.model import HVAE
 
@@ -57,7 +58,7 @@ def most(schema: Schema) -> int:
     return min(MOST, max(MOST_NUMBERS // (schema.num_columns * schema.max_classes), 1))
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@functools.partial(jax.jit, static_argnames="model", compiler_options=RUN_BRIEFLY)
 def borrow(keys, params, theta, x, mask, number, of_draws, *, model: HVAE) -> Borrowed:
     """Draws exemplars in proportion to p(x_O | eps_m), one round.
 

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from hmcvae import likelihoods, objectives, predict
+from hmcvae.compiling import RUN_BRIEFLY, RUN_ONCE
 from hmcvae.marginal import kl_weights
 from hmcvae.model import HVAE, Rows
 from hmcvae.objectives import Schedule
@@ -164,7 +165,7 @@ def _chunks(key, model, recipe, stage, num_steps, params, rows) -> Iterator[tupl
     num_steps = -(-num_steps // size) * size
     num_rows, rows = len(rows.x), _padded(rows)
     recipe = recipe._replace(steps=((stage, num_steps),))  # the others are no part of the program
-    opt_state = _optimiser(recipe).init(params)
+    opt_state = jax.jit(_optimiser(recipe).init, compiler_options=RUN_ONCE)(params)
     for done in range(0, num_steps, size):
         params, opt_state, loss = _chunk(
             key, params, opt_state, rows, num_rows, done,
@@ -198,7 +199,7 @@ def _best(key, model, schedule, chunks, held_out, report):
     return params if best is None else best
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@functools.partial(jax.jit, static_argnames="model", compiler_options=RUN_ONCE)
 def _init(key, model):
     return model.init(key, model.blank_row())["params"]
 
@@ -208,7 +209,9 @@ def _optimiser(recipe):
     return optimiser(stage, adam(recipe.learning_rate, num_steps))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "recipe", "size"))
+@functools.partial(
+    jax.jit, static_argnames=("model", "recipe", "size"), compiler_options=RUN_BRIEFLY
+)
 def _chunk(key, params, opt_state, rows, num_rows, start, *, model, recipe, size):
     """Takes `size` steps of the recipe's only stage; returns parameters, optimiser, mean loss."""
     transform, ((stage, _),) = _optimiser(recipe), recipe.steps
@@ -240,7 +243,7 @@ def _loss(key, model, recipe, stage, params, batch, step):
     return loss(key_loss, model, params, rows, step, schedule=recipe.schedule)[0]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "schedule"))
+@functools.partial(jax.jit, static_argnames=("model", "schedule"), compiler_options=RUN_BRIEFLY)
 def _score(key, params, rows, *, model, schedule):
     """Log score of what is hidden of held-out rows, in nats a cell.
 
@@ -272,7 +275,7 @@ class Answer(NamedTuple):
     draws: jax.Array  # [ROUND, B, D] standardised values and codes
 
 
-@functools.partial(jax.jit, static_argnames=("model", "schedule"))
+@functools.partial(jax.jit, static_argnames=("model", "schedule"), compiler_options=RUN_BRIEFLY)
 def answer(keys, params, x, mask, number, *, model: HVAE, schedule: Schedule) -> Answer:
     """Samples x_U and y given x_O, one round: any number of samples takes one program.
 
@@ -305,7 +308,7 @@ def answer(keys, params, x, mask, number, *, model: HVAE, schedule: Schedule) ->
     return jax.vmap(one, out_axes=1)(keys, x, mask)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num_samples"))
+@functools.partial(jax.jit, static_argnames=("model", "num_samples"), compiler_options=RUN_BRIEFLY)
 def log_evidence(key, params, x, mask, *, model: HVAE, num_samples: int) -> jax.Array:
     """Estimates log p(x_O) of rows by importance sampling from the encoder.
 

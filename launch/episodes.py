@@ -1,5 +1,6 @@
 """Episodes of acquisition on the test rows of trained runs, and the curves that they make."""
 
+import functools
 import time
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 
 from hmcvae import acquire, columns
+from hmcvae.compiling import RUN_BRIEFLY
 from hmcvae.predict import TestRows
 from hmcvae.rewards import Settings
 from launch import trained
@@ -98,7 +100,7 @@ def measure(
         inputs = (key, split.params, split.scaler_y, blank_rows(split, at), weight, costs, order)
         if program is None:
             began = time.monotonic()
-            program = jax.jit(episode).lower(*inputs).compile()
+            program = jax.jit(episode).lower(*inputs).compile(RUN_BRIEFLY)
             compile_seconds = time.monotonic() - began
             say(f"{label}: compiled in {compile_seconds:.1f} s")
         began = time.monotonic()
@@ -145,7 +147,7 @@ def first_order(key, split: Trained, settings: Settings, costs) -> np.ndarray:
     many = 10 * settings.num_samples  # for once, and for all rows
     settings = settings._replace(reward="mutual_information", num_samples=many)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=RUN_BRIEFLY)
     def estimate(key, params):
         return acquire.expected_gains(
             key, split.model, params, blank, blank > 0, settings=settings, schedule=split.schedule,

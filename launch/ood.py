@@ -31,6 +31,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hmcvae import columns, predict
+from hmcvae.compiling import RUN_BRIEFLY
 from hmcvae.grouping import REAL
 from hmcvae.model import Rows
 from hmcvae.posterior import sample_eps
@@ -123,7 +124,9 @@ def compare(flags) -> str:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num_samples", "schedule"))
+@functools.partial(
+    jax.jit, static_argnames=("model", "num_samples", "schedule"), compiler_options=RUN_BRIEFLY
+)
 def log_scores(key, model, params, rows: Rows, *, num_samples: int, schedule) -> jax.Array:
     """Scores what is observed of every row under the posterior given it.
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hmcvae.compiling import RUN_ONCE
 from launch import sharding
 from launch.experiment import Phase, stream
 from launch.workdir import Refused
@@ -46,7 +47,8 @@ def init_state(experiment, seed, mesh, index, params):
 
     shapes = jax.eval_shape(init_all, np.uint32(seed), seeds, params)
     out = sharding.state_sharding(mesh, shapes, experiment.rules)
-    return jax.jit(init_all, out_shardings=out)(np.uint32(seed), seeds, params)
+    program = jax.jit(init_all, out_shardings=out, compiler_options=RUN_ONCE)
+    return program(np.uint32(seed), seeds, params)
 
 
 def state_like(experiment, mesh, phase_name):

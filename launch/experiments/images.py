@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hmcvae import columns, likelihoods, predict
+from hmcvae.compiling import RUN_BRIEFLY
 from launch import figures as draw
 from launch import image_figures, trained
 from launch.data import image_tables
@@ -51,7 +52,7 @@ def build(config, table) -> Experiment:
     model, schedule = tabular.make_model(config, table), tabular.make_schedule(config)
     _, scaler, _ = trained.fit_split(config, table, config.data.first_split)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=RUN_BRIEFLY)
     def impute(key, params, x, mask):
         return predict.impute(key, model, params, scaler, x, mask, num_samples=2, schedule=schedule)
 
@@ -86,7 +87,9 @@ class Completed(NamedTuple):
     acceptance: jax.Array  # [n] of the chains; 1 without HMC
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num_samples", "schedule"))
+@functools.partial(
+    jax.jit, static_argnames=("model", "num_samples", "schedule"), compiler_options=RUN_BRIEFLY
+)
 def complete(
     key, model, params, scaler, x_raw, shown, target=None, *, num_samples: int, schedule
 ) -> Completed:

@@ -1,11 +1,14 @@
 """Test scores of a tabular run, in both definitions, and the arrays and figures that show them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from hmcvae import columns, predict, sample_scores
+from hmcvae.compiling import RUN_BRIEFLY, RUN_ONCE
 from hmcvae.gaussian import standard_normal_log_prob
 from hmcvae.model import Rows
 from hmcvae.posterior import log_density, sample_eps
@@ -41,7 +44,7 @@ def evaluator(config, model, schedule, table, folds, prepared):
         out = jax.lax.map(block, (jax.random.split(key, rows.x.shape[0]), rows))
         return {k: v.reshape(-1, *v.shape[2:]) for k, v in out.items()}
 
-    score_all = jax.jit(jax.vmap(score_split))
+    score_all = jax.jit(jax.vmap(score_split), compiler_options=RUN_BRIEFLY)
 
     def evaluate(key, params, data, phase_name, is_last):
         if phase_name == "marginal":
@@ -275,18 +278,19 @@ def _posterior(key, model, params, schedule, test):
     """
     x, shown = test.x[0, 0, 0], test.shown[0, 0, 0]
     key_z, key_chain, key_rest = jax.random.split(key, 3)
-    # one z for contours, encoder and samples: the posteriors of two draws are two pictures
-    z = model.apply({"params": params}, key_z, x, shown, method="extract")
-    row = Rows(x, shown, z, None, None)
-    heads = model.apply({"params": params}, row, method="encode")
-    encoder = model.apply({"params": params}, None, *heads, method="draw")
 
-    @jax.jit
-    def draw_samples(params, keys):
+    @functools.partial(jax.jit, compiler_options=RUN_ONCE)
+    def draw_samples(params, x, shown):
+        # one z for contours, encoder and samples: the posteriors of two draws are two pictures
+        z = model.apply({"params": params}, key_z, x, shown, method="extract")
+        row = Rows(x, shown, z, None, None)
+        heads = model.apply({"params": params}, row, method="encode")
+        encoder = model.apply({"params": params}, None, *heads, method="draw")
         one = lambda key: sample_eps(key, model, params, row, schedule=schedule)[0]
-        return jax.vmap(one)(keys)
+        return row, encoder, jax.vmap(one)(jax.random.split(key_chain, 1000))
 
-    samples = np.asarray(draw_samples(params, jax.random.split(key_chain, 1000)), np.float64)
+    row, encoder, samples = draw_samples(params, x, shown)
+    samples = np.asarray(samples, np.float64)
     pair = np.sort(np.argsort(samples.std(axis=0))[:2])  # the two that the row tells most about
     rest = np.setdiff1d(np.arange(model.num_latents), pair)
     centre, spread = samples[:, pair].mean(axis=0), samples[:, pair].std(axis=0)
@@ -301,20 +305,20 @@ def _posterior(key, model, params, schedule, test):
     log_proposal = standard_normal_log_prob(noise) - np.log(np.diag(factor)).sum()
     order = np.argsort(np.concatenate([pair, rest]))
 
-    @jax.jit
-    def log_marginal(point, rest_mean, params):
-        def joint(offset):
-            eps = jnp.concatenate([point, rest_mean + offset])[order]
-            return log_density(eps, model, params, row)
+    @functools.partial(jax.jit, compiler_options=RUN_ONCE)
+    def log_marginal(params, row, points, rest_means, offsets):
+        def at(args):
+            def joint(offset):
+                eps = jnp.concatenate([args[0], args[1] + offset])[order]
+                return log_density(eps, model, params, row)
 
-        log_weight = jax.vmap(joint)(jnp.asarray(offsets, jnp.float32)) - log_proposal
-        return predict.log_mean_exp(log_weight)
+            return predict.log_mean_exp(jax.vmap(joint)(offsets) - log_proposal)
+
+        return jax.lax.map(at, (points, rest_means))
 
     rest_mean = samples[:, rest].mean(axis=0) + (points - centre) @ gain.T
-    density = jax.lax.map(
-        lambda p: log_marginal(p[0], p[1], params),
-        (jnp.asarray(points, jnp.float32), jnp.asarray(rest_mean, jnp.float32)),
-    )
+    places = (jnp.asarray(a, jnp.float32) for a in (points, rest_mean, offsets))
+    density = log_marginal(params, row, *places)
     return {
         "grid_x": axes[0],
         "grid_y": axes[1],

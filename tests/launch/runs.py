@@ -105,7 +105,8 @@ def shapes_after(experiment):
 
 def start(*arguments, command=("-m", "launch.train"), num_devices=1):
     """Starts a program in a process of its own."""
-    flags = f"--xla_force_host_platform_device_count={num_devices}"
+    devices = f"--xla_force_host_platform_device_count={num_devices}"
+    flags = f"{os.environ['XLA_FLAGS']} {devices}"
     return subprocess.Popen(
         [sys.executable, *command, *arguments],
         cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags}, text=True,

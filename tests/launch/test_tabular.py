@@ -173,6 +173,8 @@ def test_ten_words_make_the_ten_models_at_one_budget():
             assert model.marginals == bool(suffix)
             tabular.check(config)
             budgets.add(config.train.vi_steps + config.train.hmc_steps)
+            short = get_config(f"bank,short,{name}{suffix}".lower())
+            assert short.train.vi_steps + short.train.hmc_steps == 10_000
             assert config.train.weight_decay == 0
             diabetes = get_config(f"diabetes,{name}{suffix}".lower()).train
             assert diabetes.weight_decay == 0.01  # of all models alike
